@@ -1,0 +1,1 @@
+"""Programs that picas users know by name."""

@@ -1,0 +1,3 @@
+SELECT id, id AS key, id AS value
+FROM documents
+WHERE state = 'locked'

@@ -1,0 +1,7 @@
+function(doc) {
+   if(doc.type == "token") {
+    if(doc.lock > 0 && doc.done == 0 && doc.cores == 4) {
+      emit(doc._id, doc._id);
+    }
+  }
+}

@@ -1,0 +1,3 @@
+SELECT id, state AS key, 1 AS value
+FROM documents
+WHERE state IN ('todo', 'locked', 'done', 'error') AND json_extract(body, '$.cores') = 4

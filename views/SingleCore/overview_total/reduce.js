@@ -1,0 +1,3 @@
+function (key, values, rereduce) {
+   return sum(values);
+}
