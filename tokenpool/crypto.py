@@ -1,4 +1,4 @@
-"""Keep picas' password on disk: encrypted by a key that lies beside it, so hidden from eyes, not from its owner's thief."""
+"""Keep picas' password out of plain sight: encrypted on disk, with its key beside it, so no defence against a thief."""
 
 from __future__ import annotations
 

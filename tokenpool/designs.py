@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def design_document(design: str) -> dict[str, Any]:
     return {"_id": f"_design/{design}", "language": "javascript", "views": functions}
 
 
-@lru_cache(maxsize=None)
+@cache
 def sql(design: str, view: str) -> tuple[str, str] | None:
     """Return the SQL of a view, its SELECT and its reduce expression (or ""), None where it has none."""
     files = views(design).get(view, {})

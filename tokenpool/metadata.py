@@ -11,15 +11,15 @@ authors = ["The tokenpool authors"]
 authors_string = ", ".join(authors)
 emails: list[str] = []
 copyright = f"2026 {authors_string}"
-url = "https://pypi.org/project/tokenpool/"
 
 #: Read from the installed package when asked for; these stand in where it runs uninstalled (a Grid sandbox).
 _FALLBACKS = {
     "version": "0.1.0",
     "description": "A pool of tokens: run millions of independent tasks on computers that do not belong together.",
     "license": "MIT",
+    "url": "",
 }
-_HEADERS = {"version": "Version", "description": "Summary", "license": "License"}
+_HEADERS = {"version": "Version", "description": "Summary", "license": "License", "url": "Home-page"}
 
 
 def __getattr__(name: str) -> Any:
@@ -32,7 +32,8 @@ def __getattr__(name: str) -> Any:
         installed = metadata.metadata(package)
     except metadata.PackageNotFoundError:
         return _FALLBACKS[name]
-    return installed.get(_HEADERS[name]) or _FALLBACKS[name]
+    header = _HEADERS[name]
+    return installed[header] if header in installed else _FALLBACKS[name]
 
 
 def __dir__() -> list[str]:

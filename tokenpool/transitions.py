@@ -12,6 +12,7 @@ import socket
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
+from .jobid import JOB_ID_FIELDS as JOB_ID_FIELDS
 from .jobid import add_job_id, remove_job_id
 from .util import seconds
 
@@ -218,7 +219,7 @@ def fail(doc: Doc, message: str = "", exception: str = "") -> Doc:
 def mark_error(doc: Doc) -> Doc:
     """Write picas' 99/99 with an exit code that no view takes for success."""
     doc["lock"] = doc["done"] = PICAS_ERROR
-    if "exit_code" in doc and _parses_to_zero(doc["exit_code"]):
+    if doc.get("exit_code") in ("", None) or _parses_to_zero(doc["exit_code"]):
         doc["exit_code"] = PICAS_ERROR
     doc.pop("lease", None)
     return doc

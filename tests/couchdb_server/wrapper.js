@@ -53,8 +53,6 @@ function survive(error) {
     open.forEach((exchange) => exchange.response.destroy());
   }
 }
-process.on('unhandledRejection', survive);
-process.on('uncaughtException', survive);
 
 // ── the server ────────────────────────────────────────────────────────────────────────────────────────────────────
 fs.writeFileSync('config.json', JSON.stringify({ log: { file: 'log.txt', level: 'none' }, ...config }));
@@ -82,7 +80,11 @@ function answer(request, response) {
 
 app.setPouchDB(PouchDB.defaults({ prefix: path.resolve('data') + path.sep })).then(() => {
   const listener = http.createServer(answer);
-  listener.keepAliveTimeout = 300000; // as CouchDB's; Node's 5 s would break idle clients
-  listener.requestTimeout = 0; // a tests' slow upload is no attack
-  listener.listen(0, '127.0.0.1', () => fs.writeSync(1, `listening ${listener.address().port}\n`));
+  listener.keepAliveTimeout = 300000; // CouchDB keeps idle clients far longer than Node's 5 s
+  listener.requestTimeout = 0; // a test's slow upload is no attack
+  listener.listen(0, '127.0.0.1', () => {
+    process.on('unhandledRejection', survive); // not before: a fault of the start ends the start
+    process.on('uncaughtException', survive);
+    fs.writeSync(1, `listening ${listener.address().port}\n`);
+  });
 });

@@ -7,8 +7,9 @@ the contracts written here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Iterator, Mapping, Sequence, Union
+from typing import Any, BinaryIO, Union
 
 from ..errors import NotFound
 
@@ -115,7 +116,7 @@ class Backend(ABC):
 
     @abstractmethod
     def scan(self, state: str | None = None, batch: str | None = None, with_docs: bool = True) -> Iterator[Json]:
-        """Yield tokens of a state and batch, streaming, in constant memory; without docs only `_id` and `_rev`.
+        """Yield tokens of a state and batch, streaming, in constant memory; without docs only their `_id`.
 
         Tokens that change during the scan may be seen in either state; none that stays is missed.
         """

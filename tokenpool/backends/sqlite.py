@@ -1,0 +1,229 @@
+"""A pool in one SQLite file, for one machine: any number of processes and threads, no server."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import heapq
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, BinaryIO
+
+from .. import designs as views
+from ..errors import BadInput, Conflict, NotFound
+from ..transitions import claimable
+from . import sqlite_files as files
+from .base import ALL_DOCS, Backend, Json, Refused, Row, Rows, Saved, Want, WriteResult
+from .sqlite_queue import from_queue, from_view
+from .sqlite_rows import PIECE, Incoming, Stubs, blobs, from_row, incoming, make_stub, merge_stubs, next_rev, to_json
+from .sqlite_views import parse, read
+
+#: Documents named in one statement.
+CHUNK = 500
+#: Documents read at once while all are read.
+PAGE = 500
+
+_INSERT = """
+    INSERT INTO documents (rev, type, state, ready, batch, priority, body, stubs, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_UPDATE = """
+    UPDATE documents SET rev = ?, type = ?, state = ?, ready = ?, batch = ?, priority = ?, body = ?, stubs = ?
+    WHERE id = ?
+"""
+_EVERY_DOCUMENT = """
+    SELECT id, id AS key, rev AS value FROM documents WHERE NOT (id >= '_local/' AND id < '_local0')
+"""
+
+
+class SQLiteBackend(Backend):
+    """``sqlite:///relative.db``, ``sqlite:////absolute/path.db``; options: ?network=yes, ?synchronous=normal."""
+
+    ordered = True
+
+    def __init__(self, url: str, password: str | None = None, create: bool = False) -> None:
+        # A file has no password; the parameter is there because every backend is opened in the same way.
+        self.place = files.parse_url(url)
+        self.url = self.place.url
+        files.refuse_network(self.place)
+        files.prepare(self.place, create)
+        self._connections = files.Connections(self.place)
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a statement that only reads: no cursor stays open, so no reader holds the log."""
+        with files.translated(self.place.path):
+            return self._connections.get().execute(statement, values).fetchall()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Open a transaction that holds the write lock from its first statement: what is read in it stays true."""
+        with files.translated(self.place.path):
+            connection = self._connections.get()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                files.rollback(connection)
+                raise
+
+    # --- documents -------------------------------------------------------------------------------------------------
+
+    def create(self, designs: Sequence[Json] = ()) -> None:
+        files.prepare(self.place, create=True)
+        present = self.get_many([design["_id"] for design in designs])
+        changed = []
+        for design, there in zip(designs, present):
+            wanted = {**design, "_rev": there["_rev"]} if there else dict(design)
+            if wanted != there:
+                changed.append(wanted)
+        for result in self.put_many(changed):
+            # A conflict: another process runs init at the same moment, with the same designs.
+            if isinstance(result, Refused) and not result.conflict:
+                raise BadInput(f"{result.id} cannot be stored: {result.reason}", "check the design document")
+
+    def get_many(self, ids: Sequence[str], conflicts: bool = False) -> list[Json | None]:
+        found = {row[0]: row for row in self._select_ids("id, rev, body, stubs", ids)}
+        return [from_row(*found[each]) if each in found else None for each in ids]
+
+    def _select_ids(self, columns: str, ids: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        for at in range(0, len(ids), CHUNK):
+            some = ids[at : at + CHUNK]
+            yield from self.run(f"SELECT {columns} FROM documents WHERE id IN ({','.join('?' * len(some))})", some)
+
+    def put_many(self, docs: Sequence[Json]) -> list[WriteResult]:
+        checked = [incoming(doc) for doc in docs]
+        sound = [doc for doc in checked if isinstance(doc, Incoming)]
+        if not sound:
+            return [doc for doc in checked if isinstance(doc, Refused)]
+        with self._writing() as connection:
+            written = iter(self._write(connection, sound))
+        return [doc if isinstance(doc, Refused) else next(written) for doc in checked]
+
+    def _write(self, connection: sqlite3.Connection, docs: list[Incoming]) -> list[WriteResult]:
+        current = {row[0]: row[1:] for row in self._select_ids("id, rev, stubs", [doc.id for doc in docs])}
+        results: list[WriteResult] = []
+        inserts, updates, deletes = [], [], []
+        new_blobs: list[tuple[int, bytes]] = []
+        dropped: set[int] = set()
+        for doc in docs:
+            rev, old = current.get(doc.id, (None, None))
+            if rev != doc.base or (doc.deleted and rev is None):
+                results.append(Refused(doc.id, "conflict", "it was changed by somebody else, or exists already"))
+                continue
+            before: Stubs = json.loads(old) if old else {}
+            after = {} if doc.deleted else merge_stubs(doc, before)
+            if isinstance(after, Refused):
+                results.append(after)
+                continue
+            results.append(Saved(doc.id, doc.rev))
+            # A second write of the same document in this batch is compared with the first one, and loses.
+            current[doc.id] = (doc.rev, None)
+            new_blobs += [(after[name]["blob"], data) for name, (_, data) in doc.new.items() if not doc.deleted]
+            dropped |= blobs(before) - blobs(after)
+            row = (*doc.columns, to_json(after) if after else None, doc.id)
+            (deletes if doc.deleted else inserts if rev is None else updates).append(row)
+        connection.executemany(_INSERT, inserts)
+        connection.executemany(_UPDATE, updates)
+        connection.executemany("DELETE FROM documents WHERE id = ?", [(row[-1],) for row in deletes])
+        _drop(connection, dropped)
+        for blob, data in new_blobs:
+            connection.executemany("INSERT INTO pieces VALUES (?, ?, ?)", _pieces(blob, data))
+        return results
+
+    # --- tokens ----------------------------------------------------------------------------------------------------
+
+    def candidates(self, want: Want, limit: int, start: float | None = None) -> list[Json]:
+        found = from_view(self, want, start) if want.view else from_queue(self, want, limit, start)
+        return list(islice(filter(claimable, found), limit))
+
+    def scan(self, state: str | None = None, batch: str | None = None, with_docs: bool = True) -> Iterator[Json]:
+        columns = "seq, id, rev, body, stubs" if with_docs else "seq, id"
+        where, values = "state IS NOT NULL", []
+        for column, value in (("state", state), ("batch", batch)):
+            if value is not None:
+                where += f" AND {column} = ?"
+                values.append(value)
+        last = 0
+        while True:
+            rows = self.run(
+                f"SELECT {columns} FROM documents WHERE {where} AND seq > ? ORDER BY seq LIMIT {PAGE}", (*values, last)
+            )
+            for row in rows:
+                yield from_row(*row[1:]) if with_docs else {"_id": row[1]}
+            if len(rows) < PAGE:
+                return
+            last = rows[-1][0]
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        rows = self.run("SELECT state, batch, count(*) FROM documents WHERE state IS NOT NULL GROUP BY state, batch")
+        return {(state, batch): number for state, batch, number in rows}
+
+    def view(self, design: str, view: str, params: Mapping[str, Any]) -> Rows:
+        source, reducer = (_EVERY_DOCUMENT, "") if design == ALL_DOCS else self._source(design, view)
+        query = parse(params, bool(reducer))
+        found = read(self.run, source, reducer, query)
+        rows: Iterable[Row] = found.rows
+        if design == ALL_DOCS:
+            rows = [Row(row.id, row.key, {"rev": row.value}) for row in rows]
+            if query.keys is not None and query.limit < 0 and not query.skip:
+                # CouchDB has a row without an id for each key that names no document.
+                there = {row.key: row for row in rows}
+                rows = [there.get(key, Row(None, key, None)) for key in query.keys]
+        if query.include_docs:
+            rows = list(rows)
+            docs = self.get_many([row.id or "" for row in rows])
+            rows = [Row(row.id, row.key, row.value, doc) for row, doc in zip(rows, docs)]
+        return Rows(tuple(rows), found.total)
+
+    def _source(self, design: str, view: str) -> tuple[str, str]:
+        """Return the SQL of a view of this pool, its SELECT and its reduce expression; raises NotFound."""
+        doc = self.get_many([f"_design/{design}"])[0]
+        if doc is None or view not in (doc.get("views") or {}):
+            raise NotFound(
+                f"there is no view {design}/{view} in {self.url}", f"write it first: tokenpool init {self.url}"
+            )
+        sql = views.sql(design, view)
+        if sql is None:
+            raise NotFound(
+                f"the view {design}/{view} has no SQL, and SQLite runs no JavaScript",
+                "use a CouchDB pool for views of your own, or choose tokens by batch and tag",
+            )
+        return sql
+
+    # --- attachments -----------------------------------------------------------------------------------------------
+
+    def put_attachment(self, doc_id: str, rev: str, name: str, data: BinaryIO, size: int, content_type: str) -> str:
+        with self._writing() as connection:
+            rows = self.run("SELECT rev, stubs FROM documents WHERE id = ?", (doc_id,))
+            if not rows:
+                raise NotFound(f"there is no document {doc_id!r} in {self.url}", "it was deleted, or never there")
+            if rows[0][0] != rev:
+                raise Conflict(f"{doc_id} was changed by somebody else", "read it again")
+            stubs: Stubs = json.loads(rows[0][1] or "{}")
+            before = blobs(stubs)
+            stub = make_stub(content_type, int(rev.partition("-")[0]) + 1, b"", size)
+            stub["digest"] = _store(connection, stub["blob"], data, size)
+            stubs[name] = stub
+            now = next_rev(rev, name, content_type, stub["digest"])
+            connection.execute("UPDATE documents SET rev = ?, stubs = ? WHERE id = ?", (now, to_json(stubs), doc_id))
+            _drop(connection, before - blobs(stubs))
+        return now
+
+    def get_attachment(self, doc_id: str, name: str) -> Iterator[bytes]:
+        rows = self.run("SELECT stubs FROM documents WHERE id = ?", (doc_id,))
+        stub = json.loads(rows[0][0] or "{}").get(name) if rows else None
+        if stub is None:
+            raise NotFound(f"there is no attachment {name!r} of {doc_id} in {self.url}", f"see: tokenpool show {doc_id}")
+        return self._read_blob(stub["blob"], stub["length"], f"attachment {name!r} of {doc_id}")
+
+    def _read_blob(self, blob: int, length: int, what: str) -> Iterator[bytes]:
+        for part in range((length + PIECE - 1) // PIECE):
+            rows = self.run("SELECT data FROM pieces WHERE blob = ? AND part = ?", (blob, part))
+            if not rows:
+                raise Conflict(f"{what} was replaced while it was read", "read it again")
+            yield rows[0][0]

@@ -1,0 +1,185 @@
+"""Writes claims and outcomes: one bulk write for many tokens, then the truth about each of them is found out.
+
+A conflict is read back and merged where the token is still ours. A write whose answer was lost is never repeated
+before the server has been asked what it holds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import transitions
+from .backends.base import Backend, Json, Refused, Saved
+from .errors import AnswerLost
+
+log = logging.getLogger(__name__)
+
+#: Rounds of reading back one outcome before it is left to the next pass of the caller.
+ROUNDS = 8
+#: What a worker writes into a token it ran; everything else is the server's.
+OURS = ("lock", "done", "exit_code", "output", "error", "scrub_count", "hostname", "lease", *transitions.JOB_ID_FIELDS)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A token that was run under `claim` and how it is to stand in the pool."""
+
+    doc: Json
+    claim: str
+
+    @property
+    def attempt(self) -> Json | None:
+        """The history entry of this claim."""
+        return next((a for a in self.doc.get("attempts") or () if a.get("claim") == self.claim), None)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a commit did: tokens now ours, outcomes now recorded, outcomes that were not ours to write any more."""
+
+    claimed: list[Json] = field(default_factory=list)
+    closed: list[Json] = field(default_factory=list)
+    superseded: list[Json] = field(default_factory=list)
+
+
+def commit(backend: Backend, claims: Sequence[Json] = (), outcomes: Sequence[Outcome] = ()) -> Written:
+    """Write stamped claims and outcomes in one request; return what became of each.
+
+    Raises ServerAway where the server was gone before anything was sent; the caller keeps its outcomes then.
+    """
+    docs = [outcome.doc for outcome in outcomes] + list(claims)
+    written = Written()
+    try:
+        results = backend.put_many(docs)
+    except AnswerLost:
+        for outcome in outcomes:
+            _settle_outcome(backend, outcome, written)
+        settle_claims(backend, claims, written)
+        return written
+    for outcome, result in zip(outcomes, results):
+        if isinstance(result, Saved):
+            written.closed.append({**outcome.doc, "_rev": result.rev})
+        else:
+            _settle_outcome(backend, outcome, written, result)
+    unsure = []
+    for doc, result in zip(claims, results[len(outcomes) :]):
+        if isinstance(result, Saved) and not result.accepted:
+            doc["_rev"] = result.rev
+            written.claimed.append(doc)
+        elif isinstance(result, Saved):
+            unsure.append(doc)
+    settle_claims(backend, unsure, written)
+    return written
+
+
+# --- claims ------------------------------------------------------------------------------------------------------
+
+
+def settle_claims(backend: Backend, claims: Sequence[Json], written: Written) -> None:
+    """Read claims back whose fate is unknown (answer lost, or a cluster without quorum): ours, or nobody's."""
+    for doc, now in zip(claims, backend.get_many([doc["_id"] for doc in claims], conflicts=True)):
+        claim = doc["lease"]["claim"]
+        if now is None or not transitions.is_held_by(now, claim):
+            continue
+        if now.pop("_conflicts", None):
+            # Two workers may hold it. The one that was told 202 gives way, by taking its own revision back.
+            backend.put_many([transitions.unlock(now)])  # type: ignore[list-item]
+            continue
+        written.claimed.append(now)
+
+
+# --- outcomes ----------------------------------------------------------------------------------------------------
+
+
+def _settle_outcome(
+    backend: Backend, outcome: Outcome, written: Written, result: Refused | None = None
+) -> None:
+    """Bring one outcome home: merged where the token is still ours, kept as superseded where it is not."""
+    doc_id = outcome.doc["_id"]
+    for _ in range(ROUNDS):
+        if result is not None and not result.conflict:
+            outcome = _without_what_is_refused(outcome, result)
+        now = backend.get_many([doc_id])[0]
+        if now is None:
+            log.warning("token %s was deleted while it ran; its outcome is dropped", doc_id)
+            written.superseded.append(outcome.doc)
+            return
+        if _recorded(now, outcome):
+            written.closed.append(now)
+            return
+        ours = _still_ours(now, outcome)
+        merged = merge(now, outcome) if ours else _superseded(now, outcome)
+        try:
+            answer = backend.put_many([merged])[0]
+        except AnswerLost:
+            result = None
+            continue
+        if isinstance(answer, Saved):
+            (written.closed if ours else written.superseded).append({**merged, "_rev": answer.rev})
+            return
+        result = answer
+    log.error("the outcome of token %s could not be written: %s", doc_id, result)
+    written.superseded.append(outcome.doc)
+
+
+def _recorded(now: Json, outcome: Outcome) -> bool:
+    """Tell whether the server already holds this outcome: its answer was lost, not the write."""
+    attempt = outcome.attempt
+    return attempt is not None and any(a.get("claim") == outcome.claim for a in now.get("attempts") or ())
+
+
+def _still_ours(now: Json, outcome: Outcome) -> bool:
+    """Ours is what our claim holds, what stands in todo again, and what a picas-style worker locked as we did."""
+    if transitions.is_held_by(now, outcome.claim) or transitions.claimable(now):
+        return True
+    picas_lock = not outcome.claim and now.get("hostname") == outcome.doc.get("hostname")
+    return picas_lock and transitions.state_of({**now, "type": "token"}) == transitions.LOCKED
+
+
+def merge(now: Json, outcome: Outcome) -> Json:
+    """Return the server's document with our result on it: what others wrote meanwhile stays, logs are united."""
+    ours = outcome.doc
+    merged = {**now}
+    for name in OURS:
+        if name in ours:
+            merged[name] = ours[name]
+        else:
+            merged.pop(name, None)
+    if outcome.attempt is not None:
+        merged["attempts"] = [*(now.get("attempts") or ()), outcome.attempt]
+    attachments = {**now.get("_attachments", {}), **_new_attachments(ours, now)}
+    if attachments:
+        merged["_attachments"] = attachments
+    if not outcome.claim:
+        # A picas script may have written any field of its own; it knows best, save for the revision.
+        merged = {**merged, **{k: v for k, v in ours.items() if k not in ("_rev", "_attachments")}}
+    return merged
+
+
+def _superseded(now: Json, outcome: Outcome) -> Json:
+    """Return the server's document with our result as history only: another claim or a person decides it."""
+    kept = {**now}
+    if outcome.attempt is not None:
+        kept["attempts"] = [*(now.get("attempts") or ()), {**outcome.attempt, "superseded": True, "counted": False}]
+    logs = {f"superseded_{name}": data for name, data in _new_attachments(outcome.doc, now).items() if "data" in data}
+    if logs:
+        kept["_attachments"] = {**now.get("_attachments", {}), **logs}
+    return kept
+
+
+def _new_attachments(ours: Json, now: Json) -> dict[str, Any]:
+    """Return our attachments that the server can take: data, and stubs that it holds as well."""
+    there = now.get("_attachments", {})
+    return {name: data for name, data in ours.get("_attachments", {}).items() if "data" in data or name in there}
+
+
+def _without_what_is_refused(outcome: Outcome, result: Refused) -> Outcome:
+    """Return the outcome without its logs: a token must not stay open because a server refuses an attachment."""
+    reason = f"the logs were refused by the server: {result.error} {result.reason}".strip()
+    doc = {name: value for name, value in outcome.doc.items() if name != "_attachments"}
+    errors = doc.get("error")
+    doc["error"] = [*(errors if isinstance(errors, list) else []), {"message": reason}]
+    return Outcome(doc, outcome.claim)

@@ -1,0 +1,185 @@
+"""Reads the settings once: flag > environment > ./tokenpool.toml > user file > picas' conf.yml > default."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from .errors import BadInput, NotPermitted
+
+#: Every setting with its default; the name in capitals after TOKENPOOL_ is its environment variable.
+DEFAULTS: dict[str, Any] = {
+    "pool": "sqlite:///tokenpool.db",
+    "slots": 0,  # 0: one for each CPU this process may use
+    "poll": 5.0,
+    "idle_timeout": 0.0,  # 0: a worker waits for ever
+    "grace": 10.0,
+    "log_limit": 1_000_000,
+    "cleanup": "success",
+    "workdir": "",
+    "password_file": "",
+}
+CLEANUPS = ("success", "always", "never")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value and where it came from, as `config list --origin` shows it."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of this process, frozen."""
+
+    entries: Mapping[str, Setting]
+    environ: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.entries[name].value
+
+    @property
+    def pool(self) -> str:
+        """The URL of the pool."""
+        return str(self["pool"])
+
+    def password(self) -> str | None:
+        """Return the password for the pool: environment, file, netrc, picas' file; None where none is needed."""
+        if self.pool.startswith("sqlite:"):
+            return None
+        if "TOKENPOOL_PASSWORD" in self.environ:
+            return self.environ["TOKENPOOL_PASSWORD"]
+        if self["password_file"]:
+            return _read_password(Path(str(self["password_file"])).expanduser())
+        parts = urlsplit(self.pool.partition("+")[2])
+        return _from_netrc(parts.hostname or "", parts.username) or _from_picas(self.environ, self.pool)
+
+
+def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None, **flags: Any) -> Settings:
+    """Return the settings; `flags` that are None count as not given. Raises BadInput, naming where a value is from."""
+    env = os.environ if environ is None else environ
+    entries = {name: Setting(value, "default") for name, value in DEFAULTS.items()}
+    sources = [
+        _picas(env),
+        _file(user_file(env)),
+        _file((cwd or Path.cwd()) / "tokenpool.toml"),
+        _environment(env),
+        {name: Setting(value, "option") for name, value in flags.items() if value is not None},
+    ]
+    for source in sources:
+        for name, setting in source.items():
+            entries[name] = Setting(_checked(name, setting), setting.origin)
+    return Settings(entries, env)
+
+
+def user_file(environ: Mapping[str, str]) -> Path:
+    """Return the path of the user's own settings."""
+    base = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".config")
+    return Path(base) / "tokenpool" / "config.toml"
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, Setting]:
+    found = {}
+    if environ.get("MAKEITSO_SERVER"):
+        found["pool"] = Setting(environ["MAKEITSO_SERVER"], "MAKEITSO_SERVER")
+    for name in DEFAULTS:
+        variable = f"TOKENPOOL_{name.upper()}"
+        if environ.get(variable):
+            found[name] = Setting(environ[variable], variable)
+    return found
+
+
+def _file(path: Path) -> dict[str, Setting]:
+    if not path.is_file():
+        return {}
+    try:
+        import tomllib
+    except ImportError:  # Python before 3.11
+        import tomli as tomllib  # type: ignore[no-redef]
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: {error}", 'write for example: pool = "sqlite:///tokenpool.db"') from None
+    except PermissionError:
+        raise NotPermitted(f"{path} may not be read", "check its permissions: ls -l") from None
+    strange = sorted(set(values) - set(DEFAULTS))
+    if strange:
+        raise BadInput(f"{path}: unknown setting {strange[0]!r}", f"known: {', '.join(DEFAULTS)}")
+    return {name: Setting(value, str(path)) for name, value in values.items()}
+
+
+def _checked(name: str, setting: Setting) -> Any:
+    """Return the value in the type of its default."""
+    default, value = DEFAULTS.get(name), setting.value
+    try:
+        if isinstance(default, (int, float)) and not isinstance(value, bool):
+            value = type(default)(value)
+            if value < 0:
+                raise ValueError
+        elif isinstance(default, str):
+            value = str(value)
+    except (TypeError, ValueError):
+        raise BadInput(
+            f"{name} = {setting.value!r} (from {setting.origin}) is not a number of 0 or more", f"for example {default}"
+        ) from None
+    if name == "cleanup" and value not in CLEANUPS:
+        raise BadInput(f"cleanup = {value!r} (from {setting.origin}) is unknown", f"one of {', '.join(CLEANUPS)}")
+    return value
+
+
+# --- passwords and picas' file -------------------------------------------------------------------------------------------
+
+
+def _read_password(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError as error:
+        raise NotPermitted(f"the password file {path} cannot be read: {error.strerror}", "check password_file") from None
+
+
+def _from_netrc(host: str, user: str | None) -> str | None:
+    try:
+        found = netrc.netrc().authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        return None
+    return found[2] if found and (user is None or found[0] == user) else None
+
+
+def _picas_file(environ: Mapping[str, str]) -> dict[str, Any]:
+    path = Path(environ.get("HOME", "~")).expanduser() / ".config" / "picas" / "conf.yml"
+    if not path.is_file():
+        return {}
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _picas(environ: Mapping[str, str]) -> dict[str, Setting]:
+    found = _picas_file(environ)
+    if not {"host_url", "database", "username"} <= set(found):
+        return {}
+    scheme, _, rest = str(found["host_url"]).rstrip("/").partition("://")
+    url = f"couchdb+{scheme}://{quote(str(found['username']), safe='')}@{rest}/{found['database']}"
+    return {"pool": Setting(url, "~/.config/picas/conf.yml")}
+
+
+def _from_picas(environ: Mapping[str, str], pool: str) -> str | None:
+    found = _picas_file(environ)
+    if "encrypted_password" not in found or _picas(environ).get("pool") is None:
+        return None
+    if urlsplit(_picas(environ)["pool"].value.partition("+")[2]).netloc != urlsplit(pool.partition("+")[2]).netloc:
+        return None
+    from .crypto import decrypt_password
+
+    return decrypt_password(str(found["encrypted_password"]).encode()).decode()

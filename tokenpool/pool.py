@@ -1,0 +1,303 @@
+"""The Python face of a pool: push, look, claim, wait, change; the command line and the web use nothing else."""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from . import changes, transitions
+from .backends import open_backend
+from .backends.base import Backend, Json, Want
+from .changes import Changed
+from .claims import Claimer
+from .commits import Outcome, commit
+from .designs import DEFAULT_DESIGNS, design_document
+from .documents import Task, Token
+from .errors import BadInput, Conflict, NotFound
+from .pushes import Item, Pushed, push
+from .selectors import Selector, parse
+
+Selection = Union[str, Selector, Iterable[str]]
+
+
+@dataclass(frozen=True)
+class PushError:
+    """A token that was not saved, and why."""
+
+    id: str
+    reason: str
+
+
+class NotAllSaved(BadInput):
+    """Some tokens of a push were refused; the others are in the pool."""
+
+    def __init__(self, ids: list[str], refused: list[PushError]) -> None:
+        first = refused[0]
+        super().__init__(
+            f"{len(refused)} of {len(refused) + len(ids)} tokens were not saved, first {first.id}: {first.reason}",
+            "the others are saved; give new ids, or push with dedupe",
+        )
+        self.ids, self.refused = ids, refused
+
+
+@dataclass(frozen=True)
+class Logs:
+    """Standard output and error of a token's last attempt, as bytes."""
+
+    out: bytes = b""
+    err: bytes = b""
+
+
+@dataclass
+class Pool:
+    """One pool; a context manager. Made by `connect`."""
+
+    backend: Backend
+    _claimers: dict[str, Claimer] = field(default_factory=dict, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The pool's URL, without a password."""
+        return self.backend.url
+
+    def init(self, designs: Iterable[str] = DEFAULT_DESIGNS) -> None:
+        """Make the pool where it is missing, and write each design document once."""
+        self.backend.create([design_document(name) for name in designs])
+
+    # --- put in ----------------------------------------------------------------------------------------------------
+
+    def push(self, items: Item | Iterable[Item], dedupe: bool = False, **fields: Any) -> list[str]:
+        """Push tokens and return their ids; a string is a shell command, a dict the fields of a token.
+
+        `fields` are given to every token that has none of its own. Raises NotAllSaved (with `.ids` and `.refused`).
+
+        >>> with connect("sqlite:////tmp/tokenpool-doctest.db", create=True) as pool:
+        ...     len(pool.push(["echo one", "echo two"], batch="demo"))
+        2
+        """
+        answers = list(self.push_stream(items, dedupe, fields))
+        ids = [answer.id for answer in answers if not answer.reason]
+        refused = [PushError(answer.id, answer.reason) for answer in answers if answer.reason]
+        if refused:
+            raise NotAllSaved(ids, refused)
+        return ids
+
+    def push_stream(
+        self, items: Item | Iterable[Item], dedupe: bool = False, fields: Mapping[str, Any] | None = None
+    ) -> Iterator[Pushed]:
+        """Push any number of tokens in constant memory; yield what became of each, in order."""
+        one = isinstance(items, (str, Mapping))
+        return push(self.backend, [items] if one else items, fields or {}, dedupe)  # type: ignore[list-item, arg-type]
+
+    # --- look ------------------------------------------------------------------------------------------------------
+
+    def get(self, token_id: str) -> Task:
+        """Return one token; raises NotFound."""
+        return Token(self.backend.get(token_id))
+
+    def tokens(self, selection: Selection = "all") -> Iterator[Task]:
+        """Yield the chosen tokens, streaming."""
+        return (Token(doc) for doc in changes.select(self.backend, selector_of(selection)))
+
+    def counts(self, batch: str | None = None) -> dict[str, int]:
+        """Return the number of tokens in every state, of one batch or of all."""
+        totals = dict.fromkeys(transitions.STATES, 0)
+        for (state, of), number in self.backend.counts().items():
+            if batch is None or of == batch:
+                totals[state] += number
+        return totals
+
+    def batches(self) -> dict[str, dict[str, int]]:
+        """Return the counts of every batch that has tokens."""
+        found: dict[str, dict[str, int]] = {}
+        for (state, batch), number in sorted(self.backend.counts().items()):
+            found.setdefault(batch, dict.fromkeys(transitions.STATES, 0))[state] += number
+        return found
+
+    def status(self) -> Json:
+        """Return states and batches in the stable form of ``status --json``."""
+        return {
+            "schema": 1,
+            "pool": self.url,
+            "states": self.counts(),
+            "batches": {name: counts for name, counts in self.batches().items() if name},
+            "workers": [],
+        }
+
+    def attachment(self, token_id: str, name: str) -> bytes:
+        """Return one attachment; raises NotFound."""
+        return b"".join(self.backend.get_attachment(token_id, name))
+
+    def logs(self, token_id: str) -> Logs:
+        """Return the logs of a token's last attempt; empty where there are none. Raises NotFound for the token."""
+        doc = self.backend.get(token_id)
+        names = doc.get("_attachments") or {}
+        attempts = doc.get("attempts") or [{}]
+        found = {}
+        for kind, field_name in (("out", "stdout"), ("err", "stderr")):
+            for name in (f"logs_{token_id}.{kind}", attempts[-1].get(field_name)):
+                if name in names:
+                    found[kind] = self.attachment(token_id, name)
+                    break
+        return Logs(**found)
+
+    # --- work by hand ----------------------------------------------------------------------------------------------
+
+    def claim(self, n: int = 1, batch: str | None = None, tags: Mapping[str, str] | None = None) -> list[Task]:
+        """Take up to `n` tokens for this process; give each back with `close` or `release`."""
+        want = Want(batches=() if batch is None else (batch,), tags=tags or {})
+        key = str((want.batches, sorted(want.tags.items())))
+        claimer = self._claimers.setdefault(key, Claimer(self.backend, want=want, slots=n))
+        return [Token(doc) for doc in claimer.claim(n)]
+
+    def close(self, token: Task, exit_code: int = 0, **fields: Any) -> Task:
+        """Record the outcome of a claimed token; `fields` (``output=…``) are written with it.
+
+        Raises Conflict where the token is not ours any more: nothing was changed then but its history.
+        """
+        return self._finish(token, lambda doc: transitions.close({**doc}), {"exit_code": exit_code, **fields})
+
+    def release(self, token: Task) -> Task:
+        """Give a claimed token back to todo, uncounted."""
+        return self._finish(token, lambda doc: transitions.unlock({**doc}), {})
+
+    def _finish(self, token: Task, move: Callable[[Json], Any], fields: Mapping[str, Any]) -> Task:
+        claim = (token.doc.get("lease") or {}).get("claim", "")
+        token.doc.update(fields)
+        written = commit(self.backend, (), [Outcome(move(token.doc), claim)])
+        if not written.closed:
+            raise Conflict(f"token {token.id} is not ours any more", "another worker or a person has changed it")
+        token.doc.clear()
+        token.doc.update(written.closed[0])
+        return token
+
+    # --- wait ------------------------------------------------------------------------------------------------------
+
+    def wait(
+        self,
+        selection: Selection = "all",
+        timeout: float | None = None,
+        poll: float = 0.5,
+        progress: Callable[[dict[str, int]], None] = lambda counts: None,
+    ) -> dict[str, int]:
+        """Return the counts of the chosen tokens once none of them waits or runs; raises TimeoutError (seconds)."""
+        chosen = selector_of(selection)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            counts = self.count(chosen)
+            progress(counts)
+            if not (counts["todo"] or counts["held"] or counts["locked"]):
+                return counts
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"tokens still wait or run after {timeout:g} s")
+            time.sleep(poll)
+            poll = min(poll * 1.2, 5.0)
+
+    def count(self, selection: Selection) -> dict[str, int]:
+        """Return the number of chosen tokens by state; whole batches and states come from an index."""
+        chosen = selector_of(selection)
+        if not (chosen.ids or chosen.hosts or chosen.tags or chosen.older_than is not None or chosen.younger_than is not None):
+            totals = dict.fromkeys(transitions.STATES, 0)
+            for (state, batch), number in self.backend.counts().items():
+                if (not chosen.batches or batch in chosen.batches) and (not chosen.states or state in chosen.states):
+                    totals[state] += number
+            return totals
+        docs = list(changes.select(self.backend, chosen))
+        missing = set(chosen.ids) - {doc["_id"] for doc in docs}
+        if missing:
+            raise NotFound(f"there is no token {min(missing)!r} in {self.url}", "tokenpool list all")
+        states = [transitions.state_of(doc) for doc in docs]
+        return {state: states.count(state) for state in transitions.STATES}
+
+    # --- change ----------------------------------------------------------------------------------------------------
+
+    def retry(self, selection: Selection, dry_run: bool = False) -> Changed:
+        """Put failed tokens back to todo; logs and history stay."""
+        return self.change("retry", selection, dry_run)
+
+    def reset(self, selection: Selection, dry_run: bool = False) -> Changed:
+        """Put tokens back to todo, their results and logs forgotten."""
+        return self.change("reset", selection, dry_run)
+
+    def scrub(self, selection: Selection, dry_run: bool = False) -> Changed:
+        """Put locked or failed tokens back to todo, counted, as picas does."""
+        return self.change("scrub", selection, dry_run)
+
+    def cancel(self, selection: Selection, dry_run: bool = False) -> Changed:
+        """End waiting tokens; ask the workers of running ones to stop them."""
+        return self.change("cancel", selection, dry_run)
+
+    def rm(self, selection: Selection, dry_run: bool = False, running: bool = False) -> Changed:
+        """Delete tokens; running ones only when asked to."""
+        return self.change("rm", selection, dry_run, running=running)
+
+    def change(
+        self,
+        verb: str,
+        selection: Selection,
+        dry_run: bool = False,
+        running: bool = False,
+        progress: Callable[[int], None] = lambda n: None,
+    ) -> Changed:
+        """Apply a bulk verb by its name: retry, reset, scrub, cancel, rm."""
+        if verb == "cancel":
+            chosen = changes.cancel_verb(getpass.getuser())
+        else:
+            chosen = changes.REMOVE_RUNNING if verb == "rm" and running else changes.VERBS[verb]
+        return changes.apply(self.backend, selector_of(selection), chosen, dry_run, progress)
+
+    # --- carry -----------------------------------------------------------------------------------------------------
+
+    def export(self, selection: Selection = "all") -> Iterator[Json]:
+        """Yield whole token documents with their attachments inside, ready for `restore`; streaming."""
+        for doc in changes.select(self.backend, selector_of(selection)):
+            for name, stub in (doc.get("_attachments") or {}).items():
+                data = base64.b64encode(self.attachment(doc["_id"], name)).decode("ascii")
+                doc["_attachments"][name] = {"content_type": stub.get("content_type", "text/plain"), "data": data}
+            yield doc
+
+    def restore(self, docs: Iterable[Mapping[str, Any]]) -> Iterator[Pushed]:
+        """Write exported documents as they are, state and history included; ids that are taken are refused."""
+        fresh = ({name: value for name, value in doc.items() if name != "_rev"} for doc in docs)
+        return push(self.backend, fresh, {}, False)
+
+    # --- end -------------------------------------------------------------------------------------------------------
+
+    def copy(self) -> Pool:
+        """Return this pool: its connections are shared by all threads and made anew by themselves."""
+        return self
+
+    def close_connections(self) -> None:
+        """Let go of files and connections."""
+        self.backend.close()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close_connections()
+
+
+def selector_of(selection: Selection) -> Selector:
+    """Return the selector that a user gave as words or as itself."""
+    if isinstance(selection, Selector):
+        return selection
+    return parse([selection] if isinstance(selection, str) else selection)
+
+
+def connect(url: str | None = None, password: str | None = None, create: bool = False) -> Pool:
+    """Open a pool by its URL; without one, the pool of the settings (`tokenpool config list`).
+
+    `create` makes the pool and its views where they are missing. Raises BadInput, NotFound, NotPermitted, ServerAway.
+    """
+    from .config import load
+
+    settings = load(pool=url)
+    pool = Pool(open_backend(settings.pool, password or settings.password(), create))
+    if create:
+        pool.init()
+    return pool
