@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import signal
@@ -20,7 +21,7 @@ from . import transitions
 from .commits import Outcome, commit
 from .deadlines import Deadline
 from .documents import Task
-from .errors import ClaimFailed, Conflict, ServerAway, TokenTimeout
+from .errors import ClaimFailed, Conflict, OutOfSpace, ServerAway, TokenpoolError, TokenTimeout
 from .executers import ProcessGroups, watching
 from .iterators import EndlessViewIterator, TaskViewIterator
 from .util import Timer
@@ -48,8 +49,10 @@ class AbstractRunActor:
     subprocess: subprocess.Popen[bytes] | None = None
     tasks_processed = 0
     _groups: ProcessGroups | None = None
+    _claim = ""
     _saved_task: Task | None = None
     _looping = False
+    _saving = False
     _leaving = False
 
     def __init__(
@@ -89,10 +92,11 @@ class AbstractRunActor:
     def _run(self, task: Task, timeout: float | None) -> None:
         """Process one token and save what became of it; a fault in the script fails the token, not the worker."""
         self.current_task = task
-        claim = (task.doc.get("lease") or {}).get("claim", "")
+        claim = self._claim = (task.doc.get("lease") or {}).get("claim", "")
         began = _now()
+        deadline = Deadline(timeout, self._kill_children)
         try:
-            with Deadline(timeout, self._kill_children) as deadline:
+            with deadline:
                 self.prepare_run()
                 self.process_task(task)
             if deadline.passed:
@@ -100,11 +104,16 @@ class AbstractRunActor:
         except Exception as error:
             log.info("token %s failed: %s: %s", task.id, type(error).__name__, error)
             task.error(f"Exception {type(error)} occurred during processing: {error}", exception=error)
+        finally:
+            deadline.disarm()
+        if dropped := _drop_unsavable(task):
+            task.error(f"not JSON, so it could not be saved: {dropped}")
         if self._leaving:  # a script swallowed the signal; its token is given back all the same
             raise _Leave
         _note_attempt(task, claim, began)
-        self._save(task, claim)
-        self._saved_task = task
+        with self._undisturbed():
+            self._save(task, claim)
+            self._saved_task = task
         self._after(task)
 
     def _after(self, task: Task) -> None:
@@ -113,6 +122,17 @@ class AbstractRunActor:
         except Exception:  # the token is saved; what a script does afterwards does not end the others
             log.exception("cleanup_run failed after token %s", task.id)
         self.tasks_processed += 1
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Let a signal wait: a token that has been run is saved first, so that it is not run again."""
+        self._saving = True
+        try:
+            yield
+        finally:
+            self._saving = False
+        if self._leaving and self._looping:
+            raise _Leave
 
     def _save(self, task: Task, claim: str) -> None:
         """Write the result: merged where somebody changed the token meanwhile, again and again while the server is away."""
@@ -124,8 +144,10 @@ class AbstractRunActor:
             try:
                 written = commit(self.db.pool.backend, (), [Outcome(task.doc, claim)])
                 break
-            except ServerAway as error:
+            except (ServerAway, OutOfSpace) as error:
                 log.warning("the result of %s waits for the server: %s", task.id, error)
+                if self._leaving and self._looping:
+                    raise _Leave from None
                 time.sleep(random.uniform(0, delay))
                 delay = min(60.0, delay * 2)
         for doc in written.closed:
@@ -200,11 +222,13 @@ class AbstractRunActor:
                 yield
         except _Leave:
             self._looping, cleaned = False, True
+            # A second one must not cut short what the first one began.
+            _set_handlers(dict.fromkeys(before, signal.SIG_IGN))
             self._shut_down()
         finally:
             self._looping = False
             self._groups = None
-            _restore(before)
+            _set_handlers(before)
             if not cleaned:
                 self.cleanup_env()
 
@@ -224,6 +248,8 @@ class AbstractRunActor:
         log.info("shutting down, called with signal %s", signum)
         self._leaving = True
         self._kill_children(GRACE)
+        if self._saving:
+            return
         if self._looping:
             # The database is not touched from inside a signal: whatever was interrupted may hold its locks.
             raise _Leave
@@ -248,12 +274,14 @@ class AbstractRunActor:
             if task is not None and task is not self._saved_task and self.token_reset_values is not None:
                 self._give_back(task)
             self._abandon_claims()
+        except TokenpoolError as error:
+            log.warning("the token could not be given back: %s", error)
         finally:
             self.cleanup_env()
         sys.exit(0)
 
     def _give_back(self, task: Task) -> None:
-        claim = (task.doc.get("lease") or {}).get("claim", "")
+        claim = self._claim
         task.scrub()
         values = self.token_reset_values or (0, 0)
         task["lock"], task["done"] = values[0], values[1]
@@ -303,11 +331,14 @@ class RunActor(AbstractRunActor):
     def _scrub_if_failed(self, task: Task, max_scrub: int) -> None:
         code = task.doc.get("exit_code")
         # An exit code that was never set says nothing; the work is not repeated for it.
-        failed = task.doc.get("lock") == transitions.PICAS_ERROR or (code not in ("", None) and str(code) != "0")
-        if failed and (task.doc.get("scrub_count") or 0) < max_scrub:
+        failed = task.doc.get("lock") == transitions.PICAS_ERROR or not (
+            code in ("", None) or transitions.means_success(code)
+        )
+        if failed and transitions.scrubs(task.doc) < max_scrub:
             log.info("scrubbing token %s", task.id)
             task.scrub()
-            self._save(task, "")
+            with self._undisturbed():
+                self._save(task, "")
 
 
 def _also_stop(iterator: EndlessViewIterator, over: Callable[[], bool]) -> None:
@@ -317,7 +348,19 @@ def _also_stop(iterator: EndlessViewIterator, over: Callable[[], bool]) -> None:
     iterator.stop_callback_args = {}
 
 
-def _restore(handlers: dict[signal.Signals, Any]) -> None:
+def _drop_unsavable(task: Task) -> str:
+    """Take out of the document what is no JSON, so that the rest can be saved; return the names of these fields."""
+    dropped = []
+    for name, value in list(task.doc.items()):
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            dropped.append(name)
+            del task.doc[name]
+    return ", ".join(dropped)
+
+
+def _set_handlers(handlers: dict[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
         try:
             signal.signal(number, handler)

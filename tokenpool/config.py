@@ -21,7 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "grace": 10.0,
     "log_limit": 1_000_000,
     "cleanup": "success",
-    "workdir": "",
+    "scratch": "",
     "password_file": "",
 }
 CLEANUPS = ("success", "always", "never")

@@ -24,37 +24,61 @@ class Deadline:
     def __init__(self, seconds: float | None, kill: Callable[[], Any]) -> None:
         self.seconds, self._kill = seconds, kill
         self.passed = False
+        self._armed = False
+        self._lock = threading.Lock()
+        self._thread = 0
         self._timer: threading.Timer | None = None
         self._before: Any = None
 
     def __enter__(self) -> Deadline:
         if self.seconds is None:
             return self
+        self._armed = True
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGALRM, self._alarm)
             signal.setitimer(signal.ITIMER_REAL, max(self.seconds, 1e-6), AGAIN)
         else:
-            self._timer = threading.Timer(self.seconds, self._interrupt, (threading.get_ident(),))
+            self._thread = threading.get_ident()
+            self._timer = threading.Timer(self.seconds, self._interrupt)
             self._timer.daemon = True
             self._timer.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        elif self.seconds is not None:
+        self.disarm()
+
+    def disarm(self) -> None:
+        """Let nothing be interrupted from now on; may be called again."""
+        if not self._armed:
+            return
+        if self._timer is None:
+            self._armed = False
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._before)
+            return
+        self._timer.cancel()
+        with self._lock:
+            self._armed = False
+            if self.passed:  # an exception that is still on its way would hit the code after us
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), None)
 
     def _message(self) -> str:
         return f"Token execution exceeded timeout limit of {self.seconds} seconds"
 
     def _alarm(self, signum: int, frame: FrameType | None) -> None:
+        if not self._armed or (frame is not None and frame.f_code in _OWN_CODE):
+            return  # the code inside has just ended by itself
         self.passed = True
         self._kill()
         raise TokenTimeout(self._message())
 
-    def _interrupt(self, thread: int) -> None:
-        self.passed = True
-        self._kill()
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TokenTimeout))
+    def _interrupt(self) -> None:
+        with self._lock:
+            if not self._armed:
+                return
+            self.passed = True
+            self._kill()
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(TokenTimeout))
+
+
+_OWN_CODE = (Deadline.__exit__.__code__, Deadline.disarm.__code__)

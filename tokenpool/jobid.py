@@ -10,7 +10,7 @@ from typing import Any
 JOB_ID_FIELDS = ("dirac_job_id", "wms_job_id", "cream_job_id", "pbs_job_id", "slurm_job_id")
 
 
-def job_id(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def job_id(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
     """Return the one field that names our batch job, or nothing outside of any.
 
     >>> job_id({"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"})
@@ -26,12 +26,14 @@ def job_id(environ: Mapping[str, str] | None = None) -> dict[str, str]:
         ("PBS_JOBID", "pbs_job_id"),
     ):
         value = env.get(variable)
-        # gLite sets its variable to a word, not an address, where there is no such job.
         if value and (field != "wms_job_id" or value.startswith("http")):
             return {field: value}
     array, task = env.get("SLURM_ARRAY_JOB_ID"), env.get("SLURM_ARRAY_TASK_ID")
     slurm = f"{array}_{task}" if array and task else env.get("SLURM_JOB_ID")
-    return {"slurm_job_id": slurm} if slurm else {}
+    if slurm:
+        return {"slurm_job_id": slurm}
+    # gLite sets its variable to a word, not an address, where there is no such job; picas notes that as null.
+    return {"wms_job_id": None} if env.get("GLITE_WMS_JOBID") else {}
 
 
 def add_job_id(doc: MutableMapping[str, Any]) -> None:

@@ -92,9 +92,7 @@ class PicasConfig:
 
     def validate_config(self, config: Mapping[str, Any] | None = None) -> None:
         """Raise PicasConfigSchemaError unless `config`, or our own, is what the schema says."""
-        problems = list(_problems(self.config if config is None else config))
-        if problems:
-            raise PicasConfigSchemaError(f"the picas configuration is not valid: {'; '.join(problems)}")
+        _check(self.config if config is None else config)
         _say("the picas configuration is valid")
 
     def load_config(self) -> None:
@@ -114,16 +112,18 @@ class PicasConfig:
         prompt = f"password of {args.username} at {args.host_url}: "
         password = _password(args.password, prompt)
         generate_and_save_key(crypto.CRYPTO_KEY_PATH)
-        self.write_config({
-            "host_url": args.host_url,
-            "database": args.database,
-            "username": args.username,
-            "encrypted_password": encrypt_password(password).decode(),
-        })
+        self.write_config(
+            {
+                "host_url": args.host_url,
+                "database": args.database,
+                "username": args.username,
+                "encrypted_password": encrypt_password(password).decode(),
+            }
+        )
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Check `config`, keep it, and write it to the file, for its owner only."""
-        self.validate_config(config)
+        _check(config)
         self.config = dict(config)
         _say(f"writing the picas configuration {self.config_path}")
         write_private(os.fspath(self.config_path), _to_yaml(self.config).encode())
@@ -180,6 +180,13 @@ def hide_login(url: str) -> str:
     'https://ann:***@picas.example:6984'
     """
     return re.sub(r"(//[^/@:]*):[^/]*@", r"\1:***@", url)
+
+
+def _check(config: Any) -> None:
+    """Raise PicasConfigSchemaError with all that is wrong."""
+    problems = list(_problems(config))
+    if problems:
+        raise PicasConfigSchemaError(f"the picas configuration is not valid: {'; '.join(problems)}")
 
 
 def _problems(config: Any) -> Iterator[str]:
@@ -280,8 +287,13 @@ def _send(
     try:
         # No retry (a write must not be sent twice) and no redirect (the password would follow it).
         response = http.request(
-            method, url, body=json.dumps(body).encode() if body else None, headers=headers, retries=False,
-            redirect=False, timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT, read=_READ_TIMEOUT),
+            method,
+            url,
+            body=json.dumps(body).encode() if body else None,
+            headers=headers,
+            retries=False,
+            redirect=False,
+            timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT, read=_READ_TIMEOUT),
         )
     except urllib3.exceptions.HTTPError as wrong:
         raise PasswordServerAway(f"{_origin(url)} gave no answer: {wrong}", _AWAY_HINT) from wrong

@@ -8,8 +8,9 @@ ch = logging.StreamHandler()
 ch.setLevel(logging.DEBUG)
 ch.setFormatter(formatter)
 
-# picas itself, or a reload, may have been here before: one handler, one line per message.
-if not picaslogger.handlers:
+# picas itself, or a reload, may have been here before: one handler, one line per message. The exact type, because
+# others (pytest) add handlers of their own kinds.
+if not any(type(handler) is logging.StreamHandler for handler in picaslogger.handlers):
     picaslogger.addHandler(ch)
     picaslogger.setLevel(logging.INFO)
 # A root handler would print every line a second time.

@@ -14,6 +14,7 @@ from typing import Any, Union
 from .backends.base import Backend, Json, Refused, Saved
 from .documents import Document, new_token
 from .errors import AnswerLost, BadInput
+from .runners import equivalent_input
 
 Item = Union[str, Mapping[str, Any], Document]
 
@@ -76,8 +77,6 @@ def content_id(fields: Mapping[str, Any]) -> str:
 
 def _check(fields: Json) -> None:
     """Refuse what no worker could run, and write what picas' workers need to run it too."""
-    from .runners import equivalent_input
-
     doc_id = fields.get("_id")
     if doc_id is not None and (not isinstance(doc_id, str) or not doc_id or doc_id.startswith("_")):
         raise BadInput(f"{doc_id!r} cannot be the id of a token", "use a text that does not start with _")

@@ -52,7 +52,9 @@ class SRMClient:
         if check and not os.path.isfile(local_file):
             raise SrmNotFound(f"no file {local_file}", "say what to upload")
         if check and self.remote_exists(srm_file):
-            raise SrmExists(f"{self.srm_host}{srm_file} is there already", "remove it first, or choose another directory")
+            raise SrmExists(
+                f"{self.srm_host}{srm_file} is there already", "remove it first, or choose another directory"
+            )
         self._call([*_SRMCP, f"file:///{local_file}", self.srm_host + srm_file], "upload")
         return self.srm_host + srm_file
 
@@ -78,7 +80,9 @@ class SRMClient:
             raise SrmNotFound(f"no program {command[0]}", "install the SRM clients, or load their module") from absent
         if code:
             told = err.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise SrmError(f"{deed} failed: {command[0]} ended with {code}: {told[-1]}", f"run it by hand: {' '.join(command)}")
+            raise SrmError(
+                f"{deed} failed: {command[0]} ended with {code}: {told[-1]}", f"run it by hand: {' '.join(command)}"
+            )
         return out.decode(errors="replace")
 
 

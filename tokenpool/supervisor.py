@@ -26,10 +26,10 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing would double the start-up time
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
-ATTEMPT = "TOKENPOOL_ATTEMPT"  # the environment variable whose value marks a run's processes, however they hide
+ATTEMPT = "TOKENPOOL_CLAIM"  # the environment variable whose value marks a run's processes, however they hide
 GIVE_UP = 5.0  # s; what survives SIGKILL this long (stuck in the kernel, or another user's) is not waited for
 AGAIN = 0.05  # s between two looks at something that was killed and is still there
 PR_SET_CHILD_SUBREAPER = 36
@@ -100,29 +100,21 @@ def is_marked(pid: int, mark: str) -> bool:
         return False
 
 
-def send(pids: Iterable[int], signum: int) -> None:
-    """Send `signum` to each process; those gone, or not ours, are passed over."""
+def send(pids: Iterable[int], signum: int, kill: Callable[[int, int], None] = os.kill) -> None:
+    """Send `signum` to each process (`os.killpg`: group); those gone, or not ours, are passed over."""
     for pid in pids:
         try:
-            os.kill(pid, signum)
+            kill(pid, signum)
         except (ProcessLookupError, PermissionError):
             pass
 
 
-def send_group(pid: int, signum: int) -> None:
-    """Send `signum` to the process group that `pid` leads, if it still has members."""
-    try:
-        os.killpg(pid, signum)
-    except (ProcessLookupError, PermissionError):
-        pass
-
-
-def hunt(leaders: Iterable[int], mark: str, signum: int) -> bool:
+def hunt(leaders: list[int], mark: str, signum: int) -> bool:
     """Signal the trees and groups of `leaders`, and all who bear `mark`; tell whether any of these is alive."""
     found: set[int] = {pid for pid in _pids() if is_marked(pid, mark)} if mark else set()
     for pid in leaders:
         found.update(family(pid))
-        send_group(pid, signum)
+    send(leaders, signum, os.killpg)
     found.discard(os.getpid())
     send(found, signum)
     return any(_stat(pid)[:1] not in ([], [b"Z"]) for pid in found)
@@ -175,15 +167,14 @@ def spawn(request: dict[str, Any]) -> int:
 class Run:
     """One command from its start until nothing of it is left."""
 
-    __slots__ = ("cpu", "key", "kill_at", "mark", "maxrss", "pid", "started", "status")
-
     def __init__(self, key: str, mark: str) -> None:
         self.key = key
         self.mark = mark
         self.pid = 0
         self.started = time.monotonic()
         self.status: int | None = None  # as wait4 gave it, once the main process has ended
-        self.kill_at: float | None = None  # when its tree gets SIGKILL (monotonic)
+        self.kill_at = float("inf")  # when its tree gets SIGKILL (monotonic)
+        self.killed = False  # told to end while its main process lived
         self.cpu = 0.0
         self.maxrss = 0
 
@@ -200,6 +191,7 @@ class Run:
         return {
             "event": "exited", "key": self.key, "returncode": code, "cpu_seconds": round(self.cpu, 6),
             "max_rss_mb": round(self.maxrss / unit, 3), "seconds": round(time.monotonic() - self.started, 6),
+            "killed": self.killed,
         }  # fmt: skip
 
 
@@ -207,14 +199,13 @@ class Warden:
     """Serves one worker: its requests, its children's ends, and its own end."""
 
     def __init__(self, channel: int, worker: int) -> None:
-        self.channel = channel
-        self.worker = worker
+        self.channel, self.worker = channel, worker
         self.runs: dict[str, Run] = {}
         self.mains: dict[int, Run] = {}  # runs whose main process lives, by its pid
         self.due: dict[str, Run] = {}  # runs to look at again: to be killed, or ended with something left
         self.strays: dict[int, set[str]] = {}  # processes re-parented to us, and the runs they may be of
         self.guards: dict[int, tuple[int, str]] = {}  # others' processes: birth and mark
-        self.events: list[str] = []
+        self.events: list[dict[str, Any]] = []
         self.input = b""
         self.alive = True
 
@@ -245,8 +236,7 @@ class Warden:
         """Return for how many milliseconds there is nothing to do; None = for ever."""
         if not self.due:
             return None
-        now = time.monotonic()
-        return 1000 * min(max(run.kill_at - now, AGAIN) for run in self.due.values() if run.kill_at is not None)
+        return 1000 * max(AGAIN, min(run.kill_at for run in self.due.values()) - time.monotonic())
 
     def read(self) -> None:
         """Take in what the worker sent and obey each full line."""
@@ -259,12 +249,9 @@ class Warden:
         for line in lines:
             self.obey(json.loads(line))
 
-    def emit(self, event: dict[str, Any]) -> None:
-        self.events.append(json.dumps(event) + "\n")
-
     def flush(self) -> None:
         """Send the events of this round together: each write wakes the worker."""
-        data = "".join(self.events).encode()
+        data = "".join(json.dumps(event) + "\n" for event in self.events).encode()
         self.events.clear()
         try:
             while data:
@@ -274,7 +261,7 @@ class Warden:
 
     def obey(self, request: dict[str, Any]) -> None:
         """Do what one line asks; a run that has ended meanwhile is nothing to signal."""
-        do, run = request["do"], self.runs.get(request.get("key"))
+        do, run = request["do"], self.runs.get(request.get("key", ""))
         if do == "run":
             self.start(request)
         elif do == "guard":
@@ -284,8 +271,8 @@ class Warden:
         elif do == "signal" and run:
             self.hit(run, request["signum"])
         elif do == "kill" and run:
-            at = time.monotonic() + request["grace"]
-            run.kill_at = at if run.kill_at is None else min(at, run.kill_at)
+            run.kill_at = min(run.kill_at, time.monotonic() + request["grace"])
+            run.killed = run.killed or run.status is None
             self.due[run.key] = run
             if request["grace"] > 0:
                 self.hit(run, signal.SIGTERM)
@@ -300,10 +287,10 @@ class Warden:
             places = [request[name] for name in ("cwd", "stdin", "stdout", "stderr")]
             code = 127 if number in (errno.ENOENT, errno.ENOTDIR) and what not in places else 126
             message = f"{what}: {getattr(error, 'strerror', '')}" if what else str(error)
-            self.emit({"event": "failed", "key": run.key, "code": code, "errno": number, "message": message})
+            self.events.append({"event": "failed", "key": run.key, "code": code, "errno": number, "message": message})
             return
         self.runs[run.key] = self.mains[run.pid] = run
-        self.emit({"event": "started", "key": run.key, "pid": run.pid})
+        self.events.append({"event": "started", "key": run.key, "pid": run.pid})
 
     def reap(self) -> None:
         """Collect every child that has ended."""
@@ -318,8 +305,9 @@ class Warden:
             if run:
                 run.status = status
                 run.measure(usage)
-                run.kill_at = time.monotonic() if run.kill_at is None else run.kill_at
-                self.due[run.key] = run  # a token is over when its command is: the rest goes now, or after the grace
+                if run.kill_at == float("inf"):  # a token is over when its command is; else the rest has its grace
+                    run.kill_at = time.monotonic()
+                self.due[run.key] = run
             else:
                 owners = self.strays.pop(pid, set())
                 if len(owners) == 1:
@@ -349,16 +337,15 @@ class Warden:
             tree += family(pid)
         send(tree, signum)
         if not HAS_PROC:
-            send_group(run.pid, signum)
+            send([run.pid], signum, os.killpg)
         return bool(tree)
 
     def attend(self, run: Run) -> None:
         """End a run when nothing of it is left; kill what is left when its time is up."""
         now = time.monotonic()
-        kill_at = now if run.kill_at is None else run.kill_at
-        left = self.hit(run, signal.SIGKILL) if now >= kill_at else bool(run.status is None or self.leftovers(run))
-        if run.status is not None and (not left or now > kill_at + GIVE_UP):
-            self.emit(run.report())
+        left = self.hit(run, signal.SIGKILL) if now >= run.kill_at else bool(run.status is None or self.leftovers(run))
+        if run.status is not None and (not left or now > run.kill_at + GIVE_UP):
+            self.events.append(run.report())
             del self.runs[run.key], self.due[run.key]
             for owners in self.strays.values():
                 owners.discard(run.key)
@@ -370,8 +357,7 @@ class Warden:
             guarded = [(pid, mark) for pid, (born, mark) in self.guards.items() if birth(pid) in (0, born)]
             busy = [pid for pid, mark in guarded if hunt([pid], mark, signal.SIGKILL)]
             send(family(os.getpid())[1:], signal.SIGKILL)
-            for pid in self.mains if not HAS_PROC else ():
-                send_group(pid, signal.SIGKILL)
+            send([] if HAS_PROC else self.mains, signal.SIGKILL, os.killpg)
             try:
                 while os.wait4(-1, os.WNOHANG)[0]:
                     pass
@@ -395,8 +381,8 @@ def become_subreaper() -> None:
 def main(channel: int, worker: int) -> None:
     """Serve the process `worker` through the socket `channel`."""
     os.set_inheritable(channel, False)
-    for name in ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "XCPU", "ALRM", "TSTP"):
-        signal.signal(getattr(signal, "SIG" + name), signal.SIG_IGN)  # batch systems signal everyone; the worker decides
+    for name in ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "XCPU", "ALRM", "TSTP"):  # batch systems signal all
+        signal.signal(getattr(signal, "SIG" + name), signal.SIG_IGN)  # processes; the worker decides what to do
     become_subreaper()
     wake, waker = os.pipe()
     os.set_blocking(waker, False)

@@ -76,6 +76,8 @@ def _js_number(value: Any) -> float:
 
 def _equals(value: Any, number: int) -> bool:
     """Return ``value == number`` as JavaScript sees it: null and undefined equal no number."""
+    if type(value) is int:  # nearly always, and asked for every token that is written
+        return bool(value == number)
     return value is not None and value is not _MISSING and _js_number(value) == number
 
 
@@ -116,6 +118,15 @@ def state_of(doc: Mapping[str, Any]) -> str:
     if _js_number(lock) > 0 and _js_number(done) > 0:
         return DONE if _parses_to_zero(doc.get("exit_code", _MISSING)) else ERROR
     return INVALID
+
+
+def means_success(exit_code: Any) -> bool:
+    """Tell whether the views list a closed token with this exit code as done.
+
+    >>> means_success(0), means_success("0"), means_success(""), means_success(1)
+    (True, True, False, False)
+    """
+    return _parses_to_zero(exit_code)
 
 
 def claimable(doc: Mapping[str, Any]) -> bool:
@@ -179,9 +190,15 @@ def unclose(doc: Doc) -> Doc:
     return doc
 
 
+def scrubs(doc: Mapping[str, Any]) -> int:
+    """Return how often the token was put back so far; what is no number counts as never."""
+    count = doc.get("scrub_count")
+    return int(count) if isinstance(count, (int, float)) and math.isfinite(count) else 0
+
+
 def scrub(doc: Doc) -> Doc:
     """Put a token back to todo and count it."""
-    doc["scrub_count"] = (doc.get("scrub_count") or 0) + 1
+    doc["scrub_count"] = scrubs(doc) + 1
     doc["done"] = 0
     return unlock(doc)
 

@@ -31,8 +31,13 @@ def parse_args() -> argparse.ArgumentParser:
         epilog=f"The configuration is {DEFAULT_CONFIG_PATH}; PICAS_HOST_URL, PICAS_DATABASE, PICAS_USERNAME and "
         "PICAS_ENCRYPTED_PASSWORD win over it.",
     )
-    parser.add_argument("--config", dest="config_path", metavar="PATH", default=DEFAULT_CONFIG_PATH,
-                        help="the configuration file (%(default)s)")
+    parser.add_argument(
+        "--config",
+        dest="config_path",
+        metavar="PATH",
+        default=DEFAULT_CONFIG_PATH,
+        help="the configuration file (%(default)s)",
+    )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB")
     _add_init(verbs)
     _add_passwd(verbs)
@@ -58,14 +63,16 @@ def dump_picas_config(parsed_args: argparse.Namespace, *args: Any, **kwargs: Any
     shown = getattr(parsed_args, "show_password", False)
     password = decrypt_password(config["encrypted_password"]).decode() if shown else _MASK
     host_url = config["host_url"] if shown else hide_login(config["host_url"])
-    script = "".join([
-        f"# made by picas-cli dump-config from {path}\n",
-        "" if shown else "# the password is left out: dump-config --show-password\n",
-        f"PICAS_HOST_URL = {host_url!r}\n",
-        f"PICAS_DATABASE = {config['database']!r}\n",
-        f"PICAS_USERNAME = {config['username']!r}\n",
-        f"PICAS_PASSWORD = {password!r}\n",
-    ])
+    script = "".join(
+        [
+            f"# made by picas-cli dump-config from {path}\n",
+            "" if shown else "# the password is left out: dump-config --show-password\n",
+            f"PICAS_HOST_URL = {host_url!r}\n",
+            f"PICAS_DATABASE = {config['database']!r}\n",
+            f"PICAS_USERNAME = {config['username']!r}\n",
+            f"PICAS_PASSWORD = {password!r}\n",
+        ]
+    )
     if output:
         _write(os.path.expanduser(output), script)
     else:
@@ -104,8 +111,11 @@ def _add_init(verbs: argparse._SubParsersAction[_Parser]) -> None:
     init.add_argument("--host-url", metavar="URL", default=DEFAULT_HOST_URL, help="where CouchDB is (%(default)s)")
     init.add_argument("--database", metavar="NAME", default=DEFAULT_DATABASE, help="which database (%(default)s)")
     init.add_argument("--username", metavar="NAME", help="which CouchDB account; needed")
-    init.add_argument("--password", metavar="TEXT",
-                      help="its password; better leave it out and type it: others on this machine can read options")
+    init.add_argument(
+        "--password",
+        metavar="TEXT",
+        help="its password; better leave it out and type it: others on this machine can read options",
+    )
 
 
 def _add_passwd(verbs: argparse._SubParsersAction[_Parser]) -> None:
@@ -115,8 +125,12 @@ def _add_passwd(verbs: argparse._SubParsersAction[_Parser]) -> None:
     passwd.set_defaults(func=change_picas_password)
     _add_config(passwd)
     # `--password` is what picas' tutorial says, though picas never had it.
-    passwd.add_argument("--new-password", "--password", metavar="TEXT",
-                        help="the new one; better leave it out and type it: others on this machine can read options")
+    passwd.add_argument(
+        "--new-password",
+        "--password",
+        metavar="TEXT",
+        help="the new one; better leave it out and type it: others on this machine can read options",
+    )
 
 
 def _add_dump(verbs: argparse._SubParsersAction[_Parser]) -> None:
@@ -125,15 +139,21 @@ def _add_dump(verbs: argparse._SubParsersAction[_Parser]) -> None:
     dump = verbs.add_parser("dump-config", help="print it as a picasconfig.py", description=about)
     dump.set_defaults(func=dump_picas_config)
     _add_config(dump)
-    dump.add_argument("-o", "--output", dest="output_file", metavar="FILE",
-                      help="write to FILE, readable by you only, instead of standard output")
+    dump.add_argument(
+        "-o",
+        "--output",
+        dest="output_file",
+        metavar="FILE",
+        help="write to FILE, readable by you only, instead of standard output",
+    )
     dump.add_argument("--show-password", action="store_true", help="print the password too, decrypted")
 
 
 def _add_config(verb: argparse.ArgumentParser) -> None:
     """Let --config stand behind the verb as well; SUPPRESS keeps the one before it when it does not."""
-    verb.add_argument("--config", dest="config_path", metavar="PATH", default=argparse.SUPPRESS,
-                      help="the configuration file")
+    verb.add_argument(
+        "--config", dest="config_path", metavar="PATH", default=argparse.SUPPRESS, help="the configuration file"
+    )
 
 
 def _write(path: str, script: str) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import heapq
+import io
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -16,9 +15,10 @@ from ..errors import BadInput, Conflict, NotFound
 from ..transitions import claimable
 from . import sqlite_files as files
 from .base import ALL_DOCS, Backend, Json, Refused, Row, Rows, Saved, Want, WriteResult
-from .sqlite_queue import from_queue, from_view
-from .sqlite_rows import PIECE, Incoming, Stubs, blobs, from_row, incoming, make_stub, merge_stubs, next_rev, to_json
-from .sqlite_views import parse, read
+from .sqlite_blobs import Stubs, blobs, drop, make_stub, merge, pieces, store
+from .sqlite_queue import from_queue, from_view, has_tags
+from .sqlite_rows import Incoming, from_row, incoming, next_rev, to_json
+from .sqlite_views import all_docs, parse, read
 
 #: Documents named in one statement.
 CHUNK = 500
@@ -48,7 +48,7 @@ class SQLiteBackend(Backend):
         self.url = self.place.url
         files.refuse_network(self.place)
         files.prepare(self.place, create)
-        self._connections = files.Connections(self.place)
+        self._connections = files.Connections(self.place, {"has_tags": has_tags})
 
     def close(self) -> None:
         self._connections.close()
@@ -107,7 +107,9 @@ class SQLiteBackend(Backend):
     def _write(self, connection: sqlite3.Connection, docs: list[Incoming]) -> list[WriteResult]:
         current = {row[0]: row[1:] for row in self._select_ids("id, rev, stubs", [doc.id for doc in docs])}
         results: list[WriteResult] = []
-        inserts, updates, deletes = [], [], []
+        inserts: list[tuple[Any, ...]] = []
+        updates: list[tuple[Any, ...]] = []
+        deletes: list[tuple[str]] = []
         new_blobs: list[tuple[int, bytes]] = []
         dropped: set[int] = set()
         for doc in docs:
@@ -116,23 +118,27 @@ class SQLiteBackend(Backend):
                 results.append(Refused(doc.id, "conflict", "it was changed by somebody else, or exists already"))
                 continue
             before: Stubs = json.loads(old) if old else {}
-            after = {} if doc.deleted else merge_stubs(doc, before)
-            if isinstance(after, Refused):
-                results.append(after)
+            missing = [] if doc.deleted else [name for name in doc.kept if name not in before]
+            if missing:
+                results.append(Refused(doc.id, "missing_stub", f"there is no attachment {missing[0]!r} to keep"))
                 continue
+            after = {} if doc.deleted else merge(before, doc.kept, doc.new, doc.base)
             results.append(Saved(doc.id, doc.rev))
             # A second write of the same document in this batch is compared with the first one, and loses.
             current[doc.id] = (doc.rev, None)
             new_blobs += [(after[name]["blob"], data) for name, (_, data) in doc.new.items() if not doc.deleted]
             dropped |= blobs(before) - blobs(after)
-            row = (*doc.columns, to_json(after) if after else None, doc.id)
-            (deletes if doc.deleted else inserts if rev is None else updates).append(row)
+            if doc.deleted:
+                deletes.append((doc.id,))
+            else:
+                row = (*doc.columns, to_json(after) if after else None, doc.id)
+                (inserts if rev is None else updates).append(row)
         connection.executemany(_INSERT, inserts)
         connection.executemany(_UPDATE, updates)
-        connection.executemany("DELETE FROM documents WHERE id = ?", [(row[-1],) for row in deletes])
-        _drop(connection, dropped)
+        connection.executemany("DELETE FROM documents WHERE id = ?", deletes)
+        drop(connection, dropped)
         for blob, data in new_blobs:
-            connection.executemany("INSERT INTO pieces VALUES (?, ?, ?)", _pieces(blob, data))
+            store(connection, blob, io.BytesIO(data), len(data))
         return results
 
     # --- tokens ----------------------------------------------------------------------------------------------------
@@ -164,24 +170,26 @@ class SQLiteBackend(Backend):
         return {(state, batch): number for state, batch, number in rows}
 
     def view(self, design: str, view: str, params: Mapping[str, Any]) -> Rows:
-        source, reducer = (_EVERY_DOCUMENT, "") if design == ALL_DOCS else self._source(design, view)
+        source, reducer = self._source(design, view)
         query = parse(params, bool(reducer))
-        found = read(self.run, source, reducer, query)
-        rows: Iterable[Row] = found.rows
+        rows = read(self.run, source, reducer, query)
+        total = len(rows) if query.reduce else self.run(f"SELECT count(*) FROM ({source})")[0][0]
         if design == ALL_DOCS:
-            rows = [Row(row.id, row.key, {"rev": row.value}) for row in rows]
-            if query.keys is not None and query.limit < 0 and not query.skip:
-                # CouchDB has a row without an id for each key that names no document.
-                there = {row.key: row for row in rows}
-                rows = [there.get(key, Row(None, key, None)) for key in query.keys]
+            rows = all_docs(rows, query)
         if query.include_docs:
-            rows = list(rows)
             docs = self.get_many([row.id or "" for row in rows])
             rows = [Row(row.id, row.key, row.value, doc) for row, doc in zip(rows, docs)]
-        return Rows(tuple(rows), found.total)
+        return Rows(tuple(rows), total)
+
+    def view_rows(self, design: str, view: str, params: Mapping[str, Any]) -> list[Row]:
+        """Return the rows of a view only: counting all of it costs more than reading some."""
+        source, reducer = self._source(design, view)
+        return read(self.run, source, reducer, parse(params, bool(reducer)))
 
     def _source(self, design: str, view: str) -> tuple[str, str]:
         """Return the SQL of a view of this pool, its SELECT and its reduce expression; raises NotFound."""
+        if design == ALL_DOCS:
+            return _EVERY_DOCUMENT, ""
         doc = self.get_many([f"_design/{design}"])[0]
         if doc is None or view not in (doc.get("views") or {}):
             raise NotFound(
@@ -206,24 +214,18 @@ class SQLiteBackend(Backend):
                 raise Conflict(f"{doc_id} was changed by somebody else", "read it again")
             stubs: Stubs = json.loads(rows[0][1] or "{}")
             before = blobs(stubs)
-            stub = make_stub(content_type, int(rev.partition("-")[0]) + 1, b"", size)
-            stub["digest"] = _store(connection, stub["blob"], data, size)
-            stubs[name] = stub
+            stub = stubs[name] = make_stub(content_type, rev, size)
+            stub["digest"] = store(connection, stub["blob"], data, size)
             now = next_rev(rev, name, content_type, stub["digest"])
             connection.execute("UPDATE documents SET rev = ?, stubs = ? WHERE id = ?", (now, to_json(stubs), doc_id))
-            _drop(connection, before - blobs(stubs))
+            drop(connection, before - blobs(stubs))
         return now
 
     def get_attachment(self, doc_id: str, name: str) -> Iterator[bytes]:
         rows = self.run("SELECT stubs FROM documents WHERE id = ?", (doc_id,))
         stub = json.loads(rows[0][0] or "{}").get(name) if rows else None
         if stub is None:
-            raise NotFound(f"there is no attachment {name!r} of {doc_id} in {self.url}", f"see: tokenpool show {doc_id}")
-        return self._read_blob(stub["blob"], stub["length"], f"attachment {name!r} of {doc_id}")
-
-    def _read_blob(self, blob: int, length: int, what: str) -> Iterator[bytes]:
-        for part in range((length + PIECE - 1) // PIECE):
-            rows = self.run("SELECT data FROM pieces WHERE blob = ? AND part = ?", (blob, part))
-            if not rows:
-                raise Conflict(f"{what} was replaced while it was read", "read it again")
-            yield rows[0][0]
+            raise NotFound(
+                f"there is no attachment {name!r} of {doc_id} in {self.url}", f"see: tokenpool show {doc_id}"
+            )
+        return pieces(self.run, stub["blob"], stub["length"], f"attachment {name!r} of {doc_id}")

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,10 +21,13 @@ APPLICATION_ID = 0x746B706C
 SCHEMA_VERSION = 1
 #: Seconds that a write waits for another process's transaction.
 PATIENCE = 60.0
+_NETWORK = """
+    nfs nfs4 cifs smb3 smbfs lustre gpfs beegfs ceph afs 9p glusterfs orangefs pvfs2 panfs ocfs2 gfs2 davfs virtiofs
+    fuse.sshfs fuse.glusterfs fuse.ceph fuse.ceph-fuse fuse.s3fs fuse.goofys fuse.gcsfuse fuse.rclone fuse.juicefs
+    fuse.davfs fuse.beegfs fuse.dcache fuse.cvmfs
+"""
 #: POSIX locks, or the shared memory of a write-ahead log, are not to be trusted on these.
-NETWORK_FILE_SYSTEMS = frozenset(
-    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p", "glusterfs", "orangefs", "pvfs2", "panfs", "ocfs2", "gfs2", "davfs", "virtiofs", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.s3fs", "fuse.goofys", "fuse.gcsfuse", "fuse.rclone", "fuse.juicefs", "fuse.davfs", "fuse.beegfs", "fuse.dcache", "fuse.cvmfs"]
-)
+NETWORK_FILE_SYSTEMS = frozenset(_NETWORK.split())
 _SYNCHRONOUS = ("off", "normal", "full", "extra")
 _YES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
@@ -181,8 +184,9 @@ _INHERITED: list[sqlite3.Connection] = []
 class Connections:
     """One connection to the file for each thread of each process, all closable from any thread."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, functions: Mapping[str, Callable[[str, str], bool]]) -> None:
         self._place = place
+        self._functions = functions
         self._local = threading.local()
         self._handles: list[weakref.ref[_Handle]] = []
         self._closed = False
@@ -194,6 +198,8 @@ class Connections:
             if self._closed:
                 raise TokenpoolError(f"{self._place.path} was closed by this process", "open the pool again")
             handle = self._local.handle = _Handle(connect(self._place))
+            for name, function in self._functions.items():
+                handle.connection.create_function(name, 2, function)
             self._handles.append(weakref.ref(handle, self._forget))
         return handle.connection
 
@@ -226,6 +232,8 @@ def connect(place: Place, create: bool = False) -> sqlite3.Connection:
             "foreign_keys = OFF",
             "temp_store = MEMORY",
             "cache_size = -64000",
+            # A larger log than the usual 4 MB: pushing a million tokens is a third faster.
+            "wal_autocheckpoint = 8000",
             "journal_size_limit = 67108864",
         ):
             connection.execute(f"PRAGMA {pragma}")

@@ -13,8 +13,8 @@ from .sqlite_rows import from_row, to_json
 if TYPE_CHECKING:
     from .sqlite import SQLiteBackend
 
-#: Rows of a user's view read at once.
-VIEW_PAGE = 100
+#: Rows of a user's view read at once, at first and at most; and documents of them.
+VIEW_WINDOW, LARGEST_WINDOW, VIEW_PAGE = 500, 16000, 50
 #: Python's spelling of what JSON spells differently.
 _SPELLED = {"True": "true", "False": "false", "None": "null"}
 
@@ -110,20 +110,29 @@ def _carries(doc: Json, wanted: Mapping[str, str]) -> bool:
 
 
 def from_view(backend: SQLiteBackend, want: Want, start: float | None) -> Iterator[Json]:
-    """Yield the documents that a view lists, each once, in its order; with `start` from that place on, then before."""
-    params = {**want.view_params, "reduce": False, "include_docs": True}
-    head = int(params.pop("skip", 0) or 0)
-    rows = backend.view(want.design, want.view, {**want.view_params, "reduce": False})
-    end = head + len(rows.rows)
-    place = head if start is None else head + int(start * (end - head))
+    """Yield the documents that a view lists, each once, in its order; with `start` each window from that place on."""
     seen: set[str] = set()
-    for begin, stop in ((place, end), (head, place)):
-        for at in range(begin, stop, VIEW_PAGE):
-            page = backend.view(want.design, want.view, {**params, "skip": at, "limit": min(VIEW_PAGE, stop - at)})
-            for row in page.rows:
-                if row.doc is not None and row.doc["_id"] not in seen and _fits(row.doc, want):
-                    seen.add(row.doc["_id"])
-                    yield row.doc
+    for ids in _windows(backend, want):
+        place = int((start or 0.0) * len(ids))
+        ids = [each for each in ids[place:] + ids[:place] if each not in seen]
+        seen.update(ids)
+        for at in range(0, len(ids), VIEW_PAGE):
+            docs = backend.get_many(ids[at : at + VIEW_PAGE])
+            yield from (doc for doc in docs if doc is not None and _fits(doc, want))
+
+
+def _windows(backend: SQLiteBackend, want: Want) -> Iterator[list[str]]:
+    """Yield the ids of a view window by window; each is larger, since each is counted off from the view's head."""
+    params: dict[str, Any] = {**want.view_params, "reduce": False, "include_docs": False}
+    size, at = VIEW_WINDOW, int(params.pop("skip", 0) or 0)
+    while True:
+        rows = backend.view_rows(want.design, want.view, {"limit": size, **params, "skip": at})
+        if rows:
+            yield [row.id for row in rows if row.id]
+        if len(rows) < size or "limit" in params:
+            return
+        at += size
+        size = min(2 * size, LARGEST_WINDOW)
 
 
 def _fits(doc: Json, want: Want) -> bool:

@@ -7,23 +7,17 @@ import binascii
 import hashlib
 import json
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 from ..transitions import TODO, claimable, is_token, state_of
 from .base import Json, Refused
 
-#: Bytes of an attachment in one row, and in one piece that is handed out.
-PIECE = 65536
 #: What CouchDB tells about a document and takes back without storing it.
 _TOLD = frozenset({"_id", "_rev", "_deleted", "_attachments", "_conflicts", "_deleted_conflicts", "_revisions"})
 _TOLD |= {"_revs_info", "_local_seq"}
-_REV = re.compile(r"([1-9][0-9]*)-[0-9a-f]{32}")
-
-#: How a document's attachments are remembered: as CouchDB shows them, and with the number of the blob.
-Stubs = dict[str, dict[str, Any]]
+_REV = re.compile(r"[1-9][0-9]*-[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -38,13 +32,8 @@ class Incoming:
     new: Mapping[str, tuple[str, bytes]] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
 
-    @property
-    def generation(self) -> int:
-        """Return the number at the front of the new revision."""
-        return int(self.rev.partition("-")[0])
 
-
-def incoming(doc: Json) -> Union[Incoming, Refused]:
+def incoming(doc: Json) -> Incoming | Refused:
     """Check a document and compute what is stored of it, or say why it is refused."""
     try:
         return _incoming(doc)
@@ -64,12 +53,8 @@ class _Bad(Exception):
 def _incoming(doc: Json) -> Incoming:
     doc_id = _checked_id(doc)
     base = doc.get("_rev")
-    generation = 1
-    if base is not None:
-        match = _REV.fullmatch(base) if isinstance(base, str) else None
-        if match is None:
-            raise _Bad("bad_request", "this is no revision: write back the _rev that was read")
-        generation = int(match.group(1)) + 1
+    if base is not None and not (isinstance(base, str) and _REV.fullmatch(base)):
+        raise _Bad("bad_request", "this is no revision: write back the _rev that was read")
     for name in doc:
         # A dictionary that json would accept may have keys that are no text.
         if isinstance(name, str) and name.startswith("_") and name not in _TOLD:
@@ -101,8 +86,12 @@ def next_rev(base: str | None, *content: str | bytes) -> str:
     digest = hashlib.md5((base or "").encode(), usedforsecurity=False)
     for part in content:
         digest.update(part.encode() if isinstance(part, str) else part)
-    generation = int(base.partition("-")[0]) + 1 if base else 1
-    return f"{generation}-{digest.hexdigest()}"
+    return f"{generation(base)}-{digest.hexdigest()}"
+
+
+def generation(base: str | None) -> int:
+    """Return the number at the front of the revision that follows `base`."""
+    return int(base.partition("-")[0]) + 1 if base else 1
 
 
 def derived(doc: Json) -> tuple[str | None, str | None, int, str, float]:
@@ -126,7 +115,8 @@ def from_row(doc_id: str, rev: str, body: str, stubs: str | None) -> Json:
     doc = {"_id": doc_id, "_rev": rev, **json.loads(body)}
     if stubs:
         doc["_attachments"] = {
-            name: {key: value for key, value in stub.items() if key != "blob"} for name, stub in json.loads(stubs).items()
+            name: {key: value for key, value in stub.items() if key != "blob"}
+            for name, stub in json.loads(stubs).items()
         }
     return doc
 
@@ -157,33 +147,3 @@ def _decode(name: str, data: Any) -> bytes:
         return base64.b64decode("".join(data.split()), validate=True)
     except (AttributeError, TypeError, binascii.Error) as error:
         raise _Bad("bad_request", f"the data of attachment {name!r} is not base64: {error}") from None
-
-
-def merge_stubs(doc: Incoming, old: Stubs) -> Stubs | Refused:
-    """Return what is attached after the write: new blobs have a number, kept ones stay, the rest is dropped."""
-    missing = [name for name in doc.kept if name not in old]
-    if missing:
-        return Refused(doc.id, "missing_stub", f"there is no attachment {missing[0]!r} to keep")
-    stubs = {name: old[name] for name in doc.kept}
-    for name, (kind, data) in doc.new.items():
-        digest = hashlib.md5(data, usedforsecurity=False)
-        stubs[name] = make_stub(kind, doc.generation, digest.digest(), len(data))
-    return stubs
-
-
-def make_stub(content_type: str, revpos: int, digest: bytes, length: int) -> dict[str, Any]:
-    """Describe an attachment as CouchDB does, with the number under which its bytes are kept."""
-    return {
-        "content_type": content_type,
-        "revpos": revpos,
-        "digest": "md5-" + base64.b64encode(digest).decode(),
-        "length": length,
-        "stub": True,
-        # Drawn, not counted: a number that comes again after a deletion would show a reader foreign bytes.
-        "blob": secrets.randbits(62),
-    }
-
-
-def blobs(stubs: Stubs) -> set[int]:
-    """Return the numbers of the blobs that these attachments use."""
-    return {stub["blob"] for stub in stubs.values()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import BadInput
-from .base import Row, Rows
+from .base import Row
 
 #: Keys that one statement compares with.
 CHUNK = 500
@@ -125,18 +125,13 @@ def _where(query: Query) -> tuple[str, list[Any]]:
     return " AND ".join(terms) or "1", values
 
 
-def read(run: Run, source: str, reducer: str, query: Query) -> Rows:
+def read(run: Run, source: str, reducer: str, query: Query) -> list[Row]:
     """Answer from `source`, a SELECT of id, key, value; documents are not read here."""
-    if query.keys is not None:
-        found = _by_keys(run, source, reducer, query, query.keys)
-        end = None if query.limit < 0 else query.skip + query.limit
-        rows = tuple(found[query.skip : end])
-    else:
+    if query.keys is None:
         where, values = _where(query)
-        rows = tuple(_select(run, source, reducer, query, where, values, query.limit, query.skip))
-    if query.reduce:
-        return Rows(rows, len(rows))
-    return Rows(rows, run(f"SELECT count(*) FROM ({source})", ())[0][0])
+        return _select(run, source, reducer, query, where, values, query.limit, query.skip)
+    found = _by_keys(run, source, reducer, query, query.keys)
+    return found[query.skip : None if query.limit < 0 else query.skip + query.limit]
 
 
 def _select(
@@ -167,3 +162,12 @@ def _by_keys(run: Run, source: str, reducer: str, query: Query, keys: tuple[Any,
     if query.reduce and not query.group:
         return [row for rows in found.values() for row in rows]
     return [row for key in wanted for row in found.get(key, ())]
+
+
+def all_docs(rows: list[Row], query: Query) -> list[Row]:
+    """Spell the rows of the list of all documents as CouchDB does; asked by keys, a missing document has a row too."""
+    rows = [Row(row.id, row.key, {"rev": row.value}) for row in rows]
+    if query.keys is None or query.limit >= 0 or query.skip:
+        return rows
+    there = {row.key: row for row in rows}
+    return [there.get(scalar(key), Row(None, key, None)) for key in query.keys]

@@ -1,0 +1,33 @@
+"""The conformance suite on each backend that comes with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tokenpool.backends import open_backend
+from tokenpool.backends.base import Backend
+from tokenpool.testing.backends import BackendTests
+
+
+class TestSQLite(BackendTests):
+    @pytest.fixture
+    def backend(self, sqlite_url: str) -> Iterator[Backend]:
+        with open_backend(sqlite_url, create=True) as backend:
+            yield backend
+
+    def reopen(self, backend: Backend) -> Backend:
+        return open_backend(backend.url)
+
+
+class TestCouchDB(BackendTests):
+    @pytest.fixture
+    def backend(self, couch_db: str) -> Iterator[Backend]:
+        # The URL holds the password, which a backend never repeats.
+        self._pool_url = couch_db
+        with open_backend(couch_db) as backend:
+            yield backend
+
+    def reopen(self, backend: Backend) -> Backend:
+        return open_backend(self._pool_url)
