@@ -30,7 +30,7 @@ LONGEST_HOLD = 60.0
 
 @dataclass
 class Fault:
-    """One order to fail; `met` is set with its first hit."""
+    """One order to fail; `met` is set with its first hit, before (`early`) or after the server did what was asked."""
 
     method: str
     path: str
@@ -38,6 +38,7 @@ class Fault:
     act: Callable[[Handler], None]
     body: bytes = b""
     hits: int = 0
+    early: bool = True
     met: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
 
@@ -100,14 +101,30 @@ class FaultyProxy:
 
         return self._add(method, path, times, act, body)
 
-    def hold(self, method: str, path: str, times: int = 1, body: bytes = b"") -> Fault:
-        """Wait with the request until ``fault.release.set()``, then pass it on."""
+    def hold(self, method: str, path: str, times: int = 1, body: bytes = b"", lose: bool = False) -> Fault:
+        """Wait with the request until ``fault.release.set()``, then pass it on, or `lose` it for ever."""
 
         def act(handler: Handler) -> None:
             fault.release.wait(LONGEST_HOLD)
-            handler.pass_on()
+            if lose:
+                handler.cut()
+            else:
+                handler.pass_on()
 
         fault = self._add(method, path, times, act, body)
+        return fault
+
+    def hold_answer(self, method: str, path: str, times: int = 1, body: bytes = b"") -> Fault:
+        """Pass the request on, then keep the answer until ``fault.release.set()``; `met` says that the server answered."""
+
+        def act(handler: Handler) -> None:
+            answer = handler.forward()
+            fault.met.set()
+            fault.release.wait(LONGEST_HOLD)
+            handler.reply(*answer)
+
+        fault = self._add(method, path, times, act, body)
+        fault.early = False
         return fault
 
     def before(self, method: str, path: str, call: Callable[[], Any], times: int = 1, body: bytes = b"") -> Fault:
@@ -196,7 +213,8 @@ class Handler(BaseHTTPRequestHandler):
         if fault is None:
             self.pass_on()
             return
-        fault.met.set()
+        if fault.early:
+            fault.met.set()
         fault.act(self)
 
     def _read_body(self) -> bytes:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from couch_server import raw_couch
 
+import tokenpool
 from tokenpool.actors import RunActor
 from tokenpool.clients import CouchDB
 from tokenpool.documents import Task
 from tokenpool.modifiers import BasicTokenModifier
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """Return the environment of a process that is to import this tokenpool."""
+    return {**os.environ, "PYTHONPATH": str(Path(tokenpool.__file__).resolve().parents[1]), "PYTHONWARNINGS": "ignore", **more}
 
 
 def client_of(pool_url: str, views: bool = True) -> CouchDB:

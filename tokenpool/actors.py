@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import copy
 import logging
 import random
 import signal
@@ -51,6 +52,7 @@ class AbstractRunActor:
     _groups: ProcessGroups | None = None
     _claim = ""
     _saved_task: Task | None = None
+    _base: dict[str, Any] | None = None
     _looping = False
     _saving = False
     _leaving = False
@@ -92,8 +94,9 @@ class AbstractRunActor:
     def _run(self, task: Task, timeout: float | None) -> None:
         """Process one token and save what became of it; a fault in the script fails the token, not the worker."""
         self.current_task = task
-        claim = self._claim = (task.doc.get("lease") or {}).get("claim", "")
+        claim = self._claim = _claim_of(task)
         began = _now()
+        self._base = copy.deepcopy(task.doc)
         deadline = Deadline(timeout, self._kill_children)
         try:
             with deadline:
@@ -142,7 +145,7 @@ class AbstractRunActor:
         delay = 0.2
         while True:
             try:
-                written = commit(self.db.pool.backend, (), [Outcome(task.doc, claim)])
+                written = commit(self.db.pool.backend, (), [Outcome(task.doc, claim, self._base)])
                 break
             except (ServerAway, OutOfSpace) as error:
                 log.warning("the result of %s waits for the server: %s", task.id, error)
@@ -300,7 +303,7 @@ class AbstractRunActor:
 class RunActor(AbstractRunActor):
     """An actor with limits."""
 
-    def run(  # type: ignore[override]
+    def run(
         self,
         max_token_time: float | None = None,
         max_total_time: float | None = None,
@@ -348,6 +351,12 @@ def _also_stop(iterator: EndlessViewIterator, over: Callable[[], bool]) -> None:
     iterator.stop_callback_args = {}
 
 
+def _claim_of(task: Task) -> str:
+    """Return the claim under which we hold the token, empty where a user's own iterator claimed it."""
+    lease = task.doc.get("lease")
+    return str(lease.get("claim", "")) if isinstance(lease, dict) else ""
+
+
 def _drop_unsavable(task: Task) -> str:
     """Take out of the document what is no JSON, so that the rest can be saved; return the names of these fields."""
     dropped = []
@@ -382,7 +391,8 @@ def _note_attempt(task: Task, claim: str, began: str) -> None:
         "failure_class": "executor" if failed else None,
         "counted": True,
     }
-    task.doc["attempts"] = [*(task.doc.get("attempts") or ()), entry]
+    before = task.doc.get("attempts")
+    task.doc["attempts"] = [*(before if isinstance(before, list) else ()), entry]
 
 
 def _stubs(doc: dict[str, Any]) -> dict[str, Any]:

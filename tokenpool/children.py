@@ -54,8 +54,8 @@ class Child:
         self.pid = 0  # known once `started` has returned
         self.key = key
         self.mark = mark
-        self._link, self._stderr, self._grace = link, stderr, grace
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._link, self._stderr, self._timeout, self._grace = link, stderr, timeout, grace
+        self._started_at = 0.0
         self._timed_out = False
         self._begun, self._over = threading.Event(), threading.Event()
         self._result: Finished | None = None  # None, once over: the supervisor was lost
@@ -69,9 +69,11 @@ class Child:
     def wait(self) -> Finished:
         """Wait until nothing of the command is left, killing it at its timeout. Raises SupervisorLost."""
         self._link.check_process()
-        if self._deadline is not None and not self._over.wait(max(0.0, self._deadline - time.monotonic())):
-            self._timed_out = True
-            self.kill(self._grace)
+        if self._timeout is not None:
+            self._begun.wait()  # the time that the supervisor takes is not the command's
+            if not self._over.wait(max(0.0, self._started_at + self._timeout - time.monotonic())):
+                self._timed_out = True
+                self.kill(self._grace)
         self._over.wait()
         if self._result is None:
             raise SupervisorLost(f"The supervisor of process {self.pid} is gone", "The token can be run again.")
@@ -89,7 +91,7 @@ class Child:
         """Take in what the supervisor tells about this command."""
         kind = event["event"]
         if kind == "started":
-            self.pid = event["pid"]
+            self.pid, self._started_at = event["pid"], time.monotonic()
         elif kind == "failed":
             _append(self._stderr, f"tokenpool: cannot start: {event['message']}\n")
             self.settle(Finished(event["code"], 0.0, 0.0, 0.0, False, False, event["message"]))

@@ -29,6 +29,16 @@ class Outcome:
 
     doc: Json
     claim: str
+    #: The token as it was claimed, where a script may have written any field of it; None: a worker wrote it.
+    base: Json | None = None
+
+    @property
+    def written(self) -> list[str]:
+        """The fields that were written under this claim; what others wrote meanwhile is not among them."""
+        if self.base is None:
+            return list(OURS)
+        changed = [name for name, value in self.doc.items() if self.base.get(name) != value]
+        return list(dict.fromkeys([*OURS, *changed]))
 
     @property
     def attempt(self) -> Json | None:
@@ -143,7 +153,9 @@ def merge(now: Json, outcome: Outcome) -> Json:
     """Return the server's document with our result on it: what others wrote meanwhile stays, logs are united."""
     ours = outcome.doc
     merged = {**now}
-    for name in OURS:
+    for name in outcome.written:
+        if name in ("_rev", "_attachments", "attempts"):
+            continue
         if name in ours:
             merged[name] = ours[name]
         else:
@@ -153,9 +165,6 @@ def merge(now: Json, outcome: Outcome) -> Json:
     attachments = {**now.get("_attachments", {}), **_new_attachments(ours, now)}
     if attachments:
         merged["_attachments"] = attachments
-    if not outcome.claim:
-        # A picas script may have written any field of its own; it knows best, save for the revision.
-        merged = {**merged, **{k: v for k, v in ours.items() if k not in ("_rev", "_attachments")}}
     return merged
 
 
@@ -182,4 +191,4 @@ def _without_what_is_refused(outcome: Outcome, result: Refused) -> Outcome:
     doc = {name: value for name, value in outcome.doc.items() if name != "_attachments"}
     errors = doc.get("error")
     doc["error"] = [*(errors if isinstance(errors, list) else []), {"message": reason}]
-    return Outcome(doc, outcome.claim)
+    return Outcome(doc, outcome.claim, outcome.base)

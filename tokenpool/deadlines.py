@@ -44,8 +44,10 @@ class Deadline:
             self._timer.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.disarm()
+        if isinstance(error, TokenTimeout) and not error.message:  # it came from another thread, as a bare class
+            error.message = self._message()
 
     def disarm(self) -> None:
         """Let nothing be interrupted from now on; may be called again."""
@@ -57,10 +59,14 @@ class Deadline:
             signal.signal(signal.SIGALRM, self._before)
             return
         self._timer.cancel()
-        with self._lock:
+        try:
+            with self._lock:
+                if self.passed:  # an exception that is still on its way would hit the code after us
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), None)
+        except TokenTimeout:
+            pass  # it came here; `passed` tells
+        finally:
             self._armed = False
-            if self.passed:  # an exception that is still on its way would hit the code after us
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), None)
 
     def _message(self) -> str:
         return f"Token execution exceeded timeout limit of {self.seconds} seconds"

@@ -27,20 +27,23 @@ GROUP = "TOKENPOOL_GROUP"
 
 
 class _Group:
-    """One process of `execute`, the mark of all that it starts, and when it was told to be dead (monotonic)."""
+    """One process of `execute` with all that it starts; known by a mark even before, or after, it has a pid."""
 
-    def __init__(self, proc: subprocess.Popen[bytes], mark: str) -> None:
-        self.proc, self.mark = proc, mark
-        self.dead_at: float | None = None
+    def __init__(self) -> None:
+        self.mark = uuid.uuid4().hex
+        self.proc: subprocess.Popen[bytes] | None = None
+        self.dead_at: float | None = None  # when it was told to be dead (monotonic)
 
     def signal(self, signum: int) -> bool:
         """Signal its tree, and all who bear the mark; tell whether any is alive."""
-        return hunt([self.proc.pid] if self.proc.returncode is None else [], self.mark, signum)
+        leaders = [self.proc.pid] if self.proc is not None and self.proc.returncode is None else []
+        return hunt(leaders, f"{GROUP}={self.mark}", signum)
 
     def end(self) -> None:
         """Kill it, after the rest of its grace if it was told to end."""
         try:
-            self.proc.wait(max(0.0, (self.dead_at or 0.0) - time.monotonic()))
+            if self.proc is not None:
+                self.proc.wait(max(0.0, (self.dead_at or 0.0) - time.monotonic()))
         except subprocess.TimeoutExpired:
             pass
         exterminate([self.signal])
@@ -54,49 +57,60 @@ class ProcessGroups:
 
     def __init__(self, supervisor: Supervisor | None = None) -> None:
         self._supervisor = supervisor
-        self._live: dict[int, _Group] = {}  # no lock: a signal handler could meet one that its own thread holds
-        self._kills = 0
+        self._live: dict[str, _Group] = {}  # no lock: a signal handler could meet one that its own thread holds
+
+    def pids(self) -> list[int]:
+        """Return the processes that `execute` waits for now."""
+        return [group.proc.pid for group in list(self._live.values()) if group.proc is not None]
 
     def kill(self, grace: float = GRACE) -> None:
-        """Send SIGTERM to all live groups, and SIGKILL after `grace` seconds to what is left. Returns at once."""
-        self._kills += 1
+        """Send SIGTERM to all live groups, and SIGKILL after `grace` seconds to what is left.
+
+        Returns at once; with no grace, when they are dead or have withstood SIGKILL for 5 seconds.
+        """
         groups = list(self._live.values())
         for group in groups:
             again = group.dead_at is not None
             group.dead_at = min(time.monotonic() + grace, group.dead_at or float("inf"))
             if grace > 0 and not again:
                 group.signal(signal.SIGTERM)
+        strikes = [group.signal for group in groups]
         if grace <= 0:
-            exterminate([group.signal for group in groups])
+            exterminate(strikes)
         elif groups:
-            timer = threading.Timer(grace, exterminate, ([group.signal for group in groups],))
+            timer = threading.Timer(grace, exterminate, (strikes,))
             timer.daemon = True
             timer.start()
 
     def terminate_now(self) -> None:
-        """SIGKILL all live groups and return when they are dead, or cannot be killed."""
+        """SIGKILL all live groups, as `kill` without any grace does."""
         self.kill(0.0)
 
     @contextmanager
     def open(self, args: Args, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
         """Start a process, registered as long as the body runs; a body that is interrupted ends it."""
-        mark, kills = uuid.uuid4().hex, self._kills
-        environment = {**os.environ, GROUP: mark}
-        with subprocess.Popen(args, env=environment, start_new_session=True, **options) as proc:
-            group = self._live[proc.pid] = _Group(proc, f"{GROUP}={mark}")
-            try:
+        group = _Group()
+        self._live[group.mark] = group
+        environment = {**os.environ, GROUP: group.mark}
+        try:
+            with subprocess.Popen(args, env=environment, start_new_session=True, **options) as proc:
+                group.proc = proc
+                if group.dead_at is not None:  # told to end while it was being started
+                    group.signal(signal.SIGTERM if group.dead_at > time.monotonic() else signal.SIGKILL)
                 if self._supervisor is not None:
-                    self._supervisor.guard(proc.pid, group.mark)
-                if kills != self._kills:  # killed while it was being started
-                    group.signal(signal.SIGKILL)
-                yield proc
-            except BaseException:
-                group.end()
-                raise
-            finally:
-                self._live.pop(proc.pid, None)
-                if self._supervisor is not None:
-                    self._supervisor.unguard(proc.pid)
+                    self._supervisor.guard(proc.pid, f"{GROUP}={group.mark}")
+                try:
+                    yield proc
+                except BaseException:
+                    group.end()  # before Popen's own exit, which waits for it
+                    raise
+        except BaseException:
+            exterminate([group.signal])
+            raise
+        finally:
+            self._live.pop(group.mark, None)
+            if self._supervisor is not None and group.proc is not None:
+                self._supervisor.unguard(group.proc.pid)
 
 
 _watching: ContextVar[ProcessGroups | None] = ContextVar("tokenpool_watching", default=None)

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from . import transitions
 from .backends.base import Backend, Json
 from .commits import Outcome
 from .errors import BadInput, Conflict, ServerAway, TokenpoolError
-from .executers import Child, Finished, Supervisor
+from .children import Child, Finished, Supervisor
 from .runners import runner_for
 from .runners.base import Places, Result
 
@@ -67,17 +68,22 @@ class Run:
     outcome: Outcome
     result: Result
     places: Places
+    seconds: float = 0.0
 
 
 def run_token(doc: Json, context: Context) -> Run:
     """Take one claimed token through its whole life; returns the outcome to be written, never raises for the token."""
-    began = _now()
+    claim = doc["lease"]["claim"]
+    began, clock = _now(), time.monotonic()
     places = prepare(doc, context)
-    result = execute(doc, places, context)
-    result = _as_stopped(result, context.stopped(doc["lease"]["claim"]))
+    if context.stopped(claim):  # while it waited for its slot
+        result = Result(transitions.PICAS_ERROR)
+    else:
+        result = execute(doc, places, context)
+    result = _as_stopped(result, context.stopped(claim))
     closed = close(doc, result, began, context.worker)
     attach(closed, places, context)
-    return Run(Outcome(closed, doc["lease"]["claim"]), result, places)
+    return Run(Outcome(closed, claim), result, places, time.monotonic() - clock)
 
 
 # --- the four calls ------------------------------------------------------------------------------------------------

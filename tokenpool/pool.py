@@ -11,7 +11,7 @@ from typing import Any, Union
 
 from . import changes, transitions
 from .backends import open_backend
-from .backends.base import Backend, Json, Want
+from .backends.base import Backend, Json, Saved, Want
 from .changes import Changed
 from .claims import Claimer
 from .commits import Outcome, commit
@@ -91,7 +91,7 @@ class Pool:
     ) -> Iterator[Pushed]:
         """Push any number of tokens in constant memory; yield what became of each, in order."""
         one = isinstance(items, (str, Mapping))
-        return push(self.backend, [items] if one else items, fields or {}, dedupe)  # type: ignore[list-item, arg-type]
+        return push(self.backend, [items] if one else items, fields or {}, dedupe)  # type: ignore[list-item]
 
     # --- look ------------------------------------------------------------------------------------------------------
 
@@ -264,6 +264,11 @@ class Pool:
         """Write exported documents as they are, state and history included; ids that are taken are refused."""
         fresh = ({name: value for name, value in doc.items() if name != "_rev"} for doc in docs)
         return push(self.backend, fresh, {}, False)
+
+    def delete_unchanged(self, docs: Iterable[Json]) -> list[str]:
+        """Delete each document if its `_rev` is still the current one; return the ids that are gone."""
+        gone = [{"_id": doc["_id"], "_rev": doc["_rev"], "_deleted": True} for doc in docs]
+        return [result.id for result in self.backend.put_many(gone) if isinstance(result, Saved)]
 
     # --- end -------------------------------------------------------------------------------------------------------
 

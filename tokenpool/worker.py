@@ -26,7 +26,7 @@ from .backends.base import Json, Want
 from .claims import Claimer, new_worker_id
 from .commits import Outcome, Written, commit
 from .errors import ServerAway, TokenpoolError
-from .executers import Child, Supervisor
+from .children import Child, Supervisor
 from .lifecycle import Context, Run, clean, run_token
 from .pool import Pool
 
@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at running tokens: was a cancel asked, are they still ours?
 WATCH = 2.0
+#: Tokens are claimed ahead for at most this many seconds of work, so that slots need not wait for a round trip.
+AHEAD, AHEAD_MOST = 0.2, 128
+#: Seconds that an outcome may wait for others to share its write, while no slot waits for work.
+LINGER = 0.1
 #: Seconds that a worker which leaves tries to deliver its outcomes to a pool that is away.
 LAST_DELIVERY = 30.0
 
@@ -106,6 +110,8 @@ class Worker:
         self._claimed = 0
         self._away = 0
         self._look = Look(options.poll)
+        self._took: float | None = None
+        self._oldest = 0.0
         #: Why this worker cannot run anything here; it leaves then.
         self.broken: OSError | None = None
 
@@ -126,10 +132,11 @@ class Worker:
         started = idle_since = watched = time.monotonic()
         while not self._stopping.is_set():
             room = self._room(time.monotonic() - started)
-            written = self._write(room if self._look.due() else 0)
-            self._settle(written, context)
-            for doc in written.claimed:
-                self._start(doc, slots, context)
+            if self._time_to_write(room):
+                written = self._write(room if self._look.due() else 0)
+                self._settle(written, context)
+                for doc in written.claimed:
+                    self._start(doc, slots, context)
             now = time.monotonic()
             if self._running or self._unwritten:
                 idle_since = now
@@ -145,8 +152,21 @@ class Worker:
         options = self.options
         if options.max_total_time is not None and elapsed > options.max_total_time:
             return 0
-        room = options.slots - len(self._running)
+        room = options.slots + self._ahead() - len(self._running)
         return room if options.max_tasks is None else min(room, options.max_tasks - self._claimed)
+
+    def _ahead(self) -> int:
+        """Return how many tokens may wait here for a slot: none unless tokens are so short that slots would wait."""
+        if self._took is None or self._took >= AHEAD:
+            return 0
+        return min(AHEAD_MOST, int(self.options.slots * AHEAD / max(self._took, 1e-3)))
+
+    def _time_to_write(self, room: int) -> bool:
+        """Tell whether to talk to the pool now: a slot has or will soon have nothing to do, or an outcome waited."""
+        waiting = len(self._running) - self.options.slots
+        if waiting <= self._ahead() // 2:
+            return bool(self._unwritten) or room > 0
+        return bool(self._unwritten) and time.monotonic() - self._oldest >= LINGER
 
     def _over(self, room: int, idle: float) -> bool:
         """Tell whether an idle worker should leave: no room for ever, an empty pool to quit, or idle for too long."""
@@ -162,7 +182,9 @@ class Worker:
         if self._away:
             return random.uniform(0, min(self.options.poll, 0.2 * 2 ** min(self._away, 10)))
         pause = WATCH if self._running or room <= 0 else self.options.poll
-        if room > 0:
+        if self._unwritten:
+            pause = max(0.0, self._oldest + LINGER - time.monotonic())
+        if room > 0 and len(self._running) < self.options.slots:
             pause = min(pause, self._look.remaining())
         if self.options.idle_timeout is not None and not self._running:
             pause = min(pause, max(0.01, self.options.idle_timeout - idle))
@@ -177,13 +199,19 @@ class Worker:
                     claim, run = ended
                     running = self._running.pop(claim)
                     if run is not None:
-                        self._unwritten[claim] = run
+                        self._ended(claim, run)
                     else:
                         self._give_back([running.doc])
                         self._stopping.set()
                 ended = self._finished.get_nowait()
         except Empty:
             return
+
+    def _ended(self, claim: str, run: Run) -> None:
+        if not self._unwritten:
+            self._oldest = time.monotonic()
+        self._unwritten[claim] = run
+        self._took = run.seconds if self._took is None else 0.8 * self._took + 0.2 * run.seconds
 
     # --- the pool --------------------------------------------------------------------------------------------------
 

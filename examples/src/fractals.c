@@ -48,8 +48,7 @@ static struct colour palette(double t, double hue) {
 
 /* The colour of one point: how long it takes to escape, darkened close to the set by the estimated distance. */
 static struct colour sample(double x, double y, double cx, double cy, long depth, double hue, double pixel) {
-    struct colour inside = {0.02, 0.02, 0.05};
-    double dx = 1, dy = 0, size = x * x + y * y;
+    double dx = 1, dy = 0, size = x * x + y * y, nearest = size;
     long n = 0;
     while (size < ESCAPE && n < depth) {
         double next = 2 * (x * dx - y * dy);
@@ -59,13 +58,18 @@ static struct colour sample(double x, double y, double cx, double cy, long depth
         y = 2 * x * y + cy;
         x = next;
         size = x * x + y * y;
+        nearest = fmin(nearest, size);
         n++;
     }
-    if (size < ESCAPE) return inside;
+    if (size < ESCAPE) { /* inside, the orbit's closest approach to 0 shades what would be one flat black */
+        struct colour c = palette(0.12 + 0.9 * sqrt(nearest), hue + 0.5);
+        c.red *= 0.55, c.green *= 0.55, c.blue *= 0.55;
+        return c;
+    }
     double smooth = n + 1 - log2(0.5 * log(size) / log(2.0));
     double distance = sqrt(size / (dx * dx + dy * dy)) * 0.5 * log(size);
     struct colour c = palette(log1p(fmax(0.0, smooth)) * 0.34 - 0.28, hue);
-    double glow = fmin(1.0, sqrt(distance / (1.6 * pixel)));
+    double glow = 0.12 + 0.88 * fmin(1.0, sqrt(distance / (1.2 * pixel)));
     c.red *= glow, c.green *= glow, c.blue *= glow;
     return c;
 }
@@ -90,7 +94,7 @@ static int draw(FILE *file, double angle, long depth, long side) {
             for (int k = 0; k < SAMPLES * SAMPLES; k++) {
                 double complex z = (-half + step * (u * SAMPLES + k % SAMPLES + 0.5)
                                     + I * (half - step * (v * SAMPLES + k / SAMPLES + 0.5))) * frame;
-                struct colour one = sample(creal(z), cimag(z), creal(c), cimag(c), depth, angle * 2.0, step * SAMPLES);
+                struct colour one = sample(creal(z), cimag(z), creal(c), cimag(c), depth, angle * 2.6, step * SAMPLES);
                 sum.red += one.red, sum.green += one.green, sum.blue += one.blue;
             }
             row[3 * u] = byte_of(sum.red);

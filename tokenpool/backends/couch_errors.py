@@ -11,6 +11,7 @@ from .. import errors
 with warnings.catch_warnings():
     # python-couchdb asks pkg_resources for its own version, which warns of its end on every import.
     warnings.simplefilter("ignore")
+    import couchdb
     import couchdb.http
 
 
@@ -48,3 +49,6 @@ def picas_errors() -> Iterator[None]:
             if isinstance(error, ours) and not isinstance(error, (couchdb.http.HTTPError, IndexError)):
                 raise twin(error.message, error.hint) from error
         raise
+
+
+__all__ = ["ResourceConflict", "ResourceNotFound", "ServerError", "Unauthorized", "couchdb", "picas_errors"]

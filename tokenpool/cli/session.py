@@ -135,7 +135,8 @@ class Verb(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own, common = [], []
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
+            # Arguments stand in the usage line; not every version of click gives them a record.
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None:
                 (common if is_global(param) else own).append(record)
         for title, records in (("Options", own), ("Global options", common)):

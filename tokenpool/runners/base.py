@@ -8,12 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-
-class Child(Protocol):
-    """A process that is being run; what a worker needs to stop it."""
-
-    def kill(self, grace: float) -> None:
-        """Ask the whole tree to end, and end it after `grace` seconds."""
+from ..children import Finished
 
 
 @dataclass(frozen=True)
@@ -38,13 +33,20 @@ class Result:
     output: Mapping[str, Any] | None = None
 
 
+class Context(Protocol):
+    """What a runner may ask of the worker that it runs for."""
+
+    def execute(self, argv: list[str], places: Places, timeout: float | None) -> Finished:
+        """Run one child process to its end; `timeout` in seconds, the whole tree is ended then."""
+
+
 class Runner(ABC):
     """Runs one kind of token."""
 
     @abstractmethod
-    def run(self, token: Mapping[str, Any], places: Places, context: Any) -> Result:
+    def run(self, token: Mapping[str, Any], places: Places, context: Context) -> Result:
         """Run the token in its places until it ends; its output goes to the log files.
 
-        `context` (`tokenpool.lifecycle.Context`) starts processes and knows the limits. Raises BadInput for a token
+        `context` starts processes and ends them. Raises BadInput for a token
         that makes no sense; whatever the token itself does wrong is a Result.
         """

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import BadInput
-from .base import Places, Result, Runner
-
-if TYPE_CHECKING:
-    from ..lifecycle import Context
+from .base import Context, Places, Result, Runner
 
 SHELL = "/bin/sh"
 

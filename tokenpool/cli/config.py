@@ -1,0 +1,120 @@
+"""The verb `config`: which settings hold and where they come from; never a password."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..config import DEFAULTS, load, user_file
+from ..errors import BadInput
+from .output import print_json, print_table, say
+from .session import Session, Verb, global_options, verb, without_password
+
+
+class Nouns(click.Group):
+    """A verb of verbs; each has examples of its own."""
+
+    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.examples = examples
+        self.params += global_options()
+
+    format_epilog = Verb.format_epilog
+
+
+@click.group("config", cls=Nouns, examples=("tokenpool config list --origin", "tokenpool config set slots 4"))
+def config() -> None:
+    """Show and change the settings.
+
+    A flag goes before the environment, that before ./tokenpool.toml, that before the user's file, that before picas'
+    conf.yml, that before the default.
+    """
+
+
+@config.add_command
+@verb("list", "tokenpool config list --origin")
+@click.option("--origin", is_flag=True, help="Where each value comes from.")
+@click.pass_obj
+def list_settings(session: Session, origin: bool) -> None:
+    """List all settings."""
+    entries = session.settings().entries
+    if session.json:
+        print_json({name: {"value": _shown(entry.value), "origin": entry.origin} for name, entry in entries.items()})
+        return
+    rows = [[name, str(_shown(entry.value)), *([entry.origin] if origin else [])] for name, entry in entries.items()]
+    print_table(("setting", "value", *(["origin"] if origin else [])), rows, color={})
+
+
+@config.add_command
+@verb("get", "tokenpool config get pool")
+@click.argument("name")
+@click.pass_obj
+def get(session: Session, name: str) -> None:
+    """Print one setting."""
+    value = _shown(session.settings()[_known(name)])
+    if session.json:
+        print_json(value)
+    else:
+        click.echo(str(value))
+
+
+@config.add_command
+@verb("set", "tokenpool config set pool couchdb+https://me@host:6984/night", "tokenpool config set grace 30")
+@click.argument("name")
+@click.argument("value")
+def set_setting(name: str, value: str) -> None:
+    """Write a setting into the user's file."""
+    default = DEFAULTS[_known(name)]
+    if without_password(value) != value:
+        raise BadInput(
+            "a password does not belong into the settings",
+            "leave it out of the URL; use TOKENPOOL_PASSWORD_FILE, or ~/.netrc",
+        )
+    # Checked as if it stood in the file; all else there is left out of it.
+    checked = load({}, Path(os.devnull), **{name: value})[name]
+    path = user_file(os.environ)
+    _write(path, name, json.dumps(checked if not isinstance(default, str) else value, ensure_ascii=False))
+    say(f"wrote {name} to {path}")
+    now = load().entries[name]
+    if now.origin != str(path):
+        say(f"but {now.origin} goes before it here")
+
+
+@config.add_command
+@verb("path", 'less "$(tokenpool config path)"')
+def path() -> None:
+    """Print where the user's file is."""
+    click.echo(str(user_file(os.environ)))
+
+
+def _known(name: str) -> str:
+    name = name.replace("-", "_")
+    if name not in DEFAULTS:
+        import difflib
+
+        close = difflib.get_close_matches(name, DEFAULTS, 1)
+        raise BadInput(
+            f"there is no setting {name!r}", f"did you mean {close[0]!r}?" if close else f"known: {', '.join(DEFAULTS)}"
+        )
+    return name
+
+
+def _shown(value: Any) -> Any:
+    return without_password(value) if isinstance(value, str) else value
+
+
+def _write(path: Path, name: str, value: str) -> None:
+    """Put a line into the file in place of the old one; comments and the rest stay as they are."""
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    kept = [line for line in lines if not re.match(rf"\s*{name}\s*=", line)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent)
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write("\n".join([*kept, f"{name} = {value}", ""]))
+    os.replace(partial, path)

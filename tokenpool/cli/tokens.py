@@ -1,0 +1,181 @@
+"""The verbs that look at tokens: `status`, `list`, `show`, `logs`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+import click
+
+from ..errors import BadInput, NotFound
+from ..pool import Logs, Pool
+from ..selectors import last_change
+from ..transitions import STATES, state_of
+from . import output
+from .output import age, command_of, one_line, print_array, print_json, print_table, say
+from .session import Session, verb
+from .types import selectors
+
+Json = Mapping[str, Any]
+
+
+@verb("status", "tokenpool status", "tokenpool status --batches", "tokenpool status --json | jq .states.error")
+@click.option("--batches", is_flag=True, help="A line for each batch.")
+@click.pass_obj
+def status(session: Session, batches: bool) -> None:
+    """Show how many tokens are in every state."""
+    with session.open() as pool:
+        told = pool.status()
+        loose = pool.batches().get("") if batches and not session.json else None
+    if session.json:
+        print_json(told)
+        return
+    say(f"pool {told['pool']}")
+    if not batches:
+        print_table(("state", "tokens"), ((state, str(told["states"][state])) for state in STATES))
+        return
+    rows = [*told["batches"].items(), *([("(none)", loose)] if loose else []), ("all", told["states"])]
+    print_table(("batch", *STATES), ([one_line(name), *(str(counts[state]) for state in STATES)] for name, counts in rows))
+
+
+# --- list --------------------------------------------------------------------------------------------------------------
+
+
+@verb(
+    "list",
+    "tokenpool list state:error batch:night",
+    "tokenpool list --limit 20 --json | jq '.[].input'",
+    "tokenpool list -q state:todo tag:project=amber",
+)
+@selectors(required=False)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
+@click.pass_obj
+def list_tokens(session: Session, selector: tuple[str, ...], limit: int | None) -> None:
+    """List tokens.
+
+    SELECTOR: ids, or conditions that all hold: state:error, batch:x, tag:k=v, host:n1, 'age>2h'; nothing means all.
+    """
+    with session.open() as pool:
+        chosen = (token.doc for token in pool.tokens(selector or "all"))
+        tokens = islice(chosen, limit)
+        if session.json:
+            print_array(tokens)
+        elif session.quiet:
+            for token in tokens:
+                click.echo(str(token.get("_id")))
+        else:
+            _print_tokens(tokens)
+
+
+def _print_tokens(tokens: Iterator[Json]) -> None:
+    titles = ("id", "state", "exit", "batch", "host", "age", "command")
+    first = next(tokens, None)
+    if first is None:
+        say("no token matches")
+        return
+    from itertools import chain
+
+    print_table(titles, map(_row, chain([first], tokens)))
+
+
+def _row(token: Json) -> list[str]:
+    """Return the cells of one token, whatever its fields hold."""
+    words = [token.get("_id"), state_of(token), token.get("exit_code", ""), token.get("batch") or "", token.get("hostname") or ""]
+    return [*map(one_line, words), age(last_change(token)), command_of(token)]
+
+
+# --- show --------------------------------------------------------------------------------------------------------------
+
+
+@verb("show", "tokenpool show task_1f0c", "tokenpool show task_1f0c --json | jq .attempts")
+@click.argument("token_id", metavar="ID")
+@click.pass_obj
+def show(session: Session, token_id: str) -> None:
+    """Show one token."""
+    with session.open() as pool:
+        token = pool.get(token_id).doc
+    if session.json:
+        print_json(token)
+        return
+    state = state_of(token)
+    click.echo(f"{one_line(token['_id'])}  {click.style(state, fg=output.COLORS[state])}")
+    hidden = {"_id", "attempts", "_attachments", "error"}
+    for name, value in token.items():
+        if name not in hidden and value not in ("", {}, [], None):
+            click.echo(f"  {one_line(name):<14} {_readable(name, value)}")
+    _show_history(token)
+
+
+def _readable(name: str, value: Any) -> str:
+    # 99 is picas' mark of an error, not a time.
+    if name in ("lock", "done") and isinstance(value, (int, float)) and value > 99:
+        return f"{value} ({datetime.fromtimestamp(value).astimezone().isoformat()})"
+    return one_line(value)
+
+
+def _show_history(token: Json) -> None:
+    attempts = token.get("attempts")
+    for place, attempt in enumerate(attempts if isinstance(attempts, list) else [], 1):
+        told = attempt if isinstance(attempt, dict) else {}
+        ended = f"exit {told.get('exit_code')} {told.get('failure_class') or ''}".rstrip()
+        click.echo(f"  attempt {place:<6} {told.get('start_time', '?')} on {told.get('hostname', '?')}: {one_line(ended)}")
+    errors = token.get("error")
+    for entry in errors if isinstance(errors, list) else []:
+        lines = entry.get("message") or entry.get("exception") if isinstance(entry, dict) else entry
+        click.echo(f"  {'error':<14} {one_line(str(lines).strip().splitlines()[-1] if lines else '')}")
+    attachments = token.get("_attachments")
+    for name, stub in attachments.items() if isinstance(attachments, dict) else ():
+        size = stub.get("length", "?") if isinstance(stub, dict) else "?"
+        click.echo(f"  {'attachment':<14} {one_line(name)} ({size} bytes)")
+
+
+# --- logs --------------------------------------------------------------------------------------------------------------
+
+
+@verb(
+    "logs",
+    "tokenpool logs task_1f0c",
+    "tokenpool logs task_1f0c --err | tail",
+    "tokenpool logs task_1f0c --attempt 1",
+)
+@click.argument("token_id", metavar="ID")
+@click.option("--out", "only", flag_value="out", help="Only what it wrote to standard output.")
+@click.option("--err", "only", flag_value="err", help="Only what it wrote to standard error, on ours.")
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="The logs of attempt N; else of the last one.")
+@click.pass_obj
+def logs(session: Session, token_id: str, only: str | None, attempt: int | None) -> None:
+    """Print the logs of a token: its standard output to ours, its standard error to ours.
+
+    With --err its standard error goes to standard output, so that it can be piped.
+    """
+    with session.open() as pool:
+        found = pool.logs(token_id) if attempt is None else _logs_of(pool, token_id, attempt)
+    if session.json:
+        texts = {"stdout": found.out.decode("utf-8", "replace"), "stderr": found.err.decode("utf-8", "replace")}
+        print_json({"schema": 1, "id": token_id, "attempt": attempt, **texts})
+        return
+    if not (found.out or found.err):
+        say(f"token {token_id} has no logs")
+    if only != "err":
+        _write(found.out, err=False)
+    if only != "out":
+        _write(found.err, err=only is None)
+
+
+def _logs_of(pool: Pool, token_id: str, attempt: int) -> Logs:
+    attempts = pool.get(token_id).doc.get("attempts")
+    known = attempts if isinstance(attempts, list) else []
+    if attempt > len(known):
+        raise NotFound(f"token {token_id} has {output.number(len(known), 'attempt')}, not {attempt}", f"tokenpool show {token_id}")
+    told = known[attempt - 1] if isinstance(known[attempt - 1], dict) else {}
+    names = [told.get("stdout"), told.get("stderr")]
+    return Logs(*(pool.attachment(token_id, str(name)) if name else b"" for name in names))
+
+
+def _write(data: bytes, err: bool) -> None:
+    stream = click.get_binary_stream("stderr" if err else "stdout")
+    stream.write(data)
+    stream.flush()
