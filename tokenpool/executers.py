@@ -27,22 +27,27 @@ GROUP = "TOKENPOOL_GROUP"
 
 
 class _Group:
-    """One process of `execute` with all that it starts; known by a mark even before, or after, it has a pid."""
+    """One process of `execute` with all that it starts, which bears its mark."""
 
     def __init__(self) -> None:
-        self.mark = uuid.uuid4().hex
-        self.proc: subprocess.Popen[bytes] | None = None
+        self.mark = f"{GROUP}={uuid.uuid4().hex}"
+        # Here before its __init__, which a signal handler may interrupt when the process is there already.
+        self.proc: subprocess.Popen[bytes] = subprocess.Popen.__new__(subprocess.Popen)
         self.dead_at: float | None = None  # when it was told to be dead (monotonic)
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 before it has one."""
+        return getattr(self.proc, "pid", None) or 0
 
     def signal(self, signum: int) -> bool:
         """Signal its tree, and all who bear the mark; tell whether any is alive."""
-        leaders = [self.proc.pid] if self.proc is not None and self.proc.returncode is None else []
-        return hunt(leaders, f"{GROUP}={self.mark}", signum)
+        return hunt([self.pid] if self.pid and self.proc.returncode is None else [], self.mark, signum)
 
     def end(self) -> None:
         """Kill it, after the rest of its grace if it was told to end."""
         try:
-            if self.proc is not None:
+            if self.pid:
                 self.proc.wait(max(0.0, (self.dead_at or 0.0) - time.monotonic()))
         except subprocess.TimeoutExpired:
             pass
@@ -61,7 +66,7 @@ class ProcessGroups:
 
     def pids(self) -> list[int]:
         """Return the processes that `execute` waits for now."""
-        return [group.proc.pid for group in list(self._live.values()) if group.proc is not None]
+        return [group.pid for group in list(self._live.values()) if group.pid]
 
     def kill(self, grace: float = GRACE) -> None:
         """Send SIGTERM to all live groups, and SIGKILL after `grace` seconds to what is left.
@@ -91,26 +96,26 @@ class ProcessGroups:
         """Start a process, registered as long as the body runs; a body that is interrupted ends it."""
         group = _Group()
         self._live[group.mark] = group
-        environment = {**os.environ, GROUP: group.mark}
+        name, _, value = group.mark.partition("=")
         try:
-            with subprocess.Popen(args, env=environment, start_new_session=True, **options) as proc:
-                group.proc = proc
-                if group.dead_at is not None:  # told to end while it was being started
-                    group.signal(signal.SIGTERM if group.dead_at > time.monotonic() else signal.SIGKILL)
-                if self._supervisor is not None:
-                    self._supervisor.guard(proc.pid, f"{GROUP}={group.mark}")
-                try:
-                    yield proc
-                except BaseException:
-                    group.end()  # before Popen's own exit, which waits for it
-                    raise
+            group.proc.__init__(  # type: ignore[misc]
+                args, env={**os.environ, name: value}, start_new_session=True, **options
+            )
+            if self._supervisor is not None:
+                self._supervisor.guard(group.pid, group.mark)
+            if group.dead_at is not None:  # told to end while it was being started
+                group.signal(signal.SIGTERM if group.dead_at > time.monotonic() else signal.SIGKILL)
+            yield group.proc
         except BaseException:
-            exterminate([group.signal])
+            group.end()
             raise
         finally:
             self._live.pop(group.mark, None)
-            if self._supervisor is not None and group.proc is not None:
-                self._supervisor.unguard(group.proc.pid)
+            if group.pid:
+                with group.proc:  # closes its pipes and waits for it
+                    pass
+                if self._supervisor is not None:
+                    self._supervisor.unguard(group.pid)
 
 
 _watching: ContextVar[ProcessGroups | None] = ContextVar("tokenpool_watching", default=None)

@@ -10,7 +10,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class Context:
     grace: float = 10.0
     log_limit: int = 1_000_000
     cleanup: str = "success"
+    #: What every child inherits; read once.
+    environ: Mapping[str, str] = field(default_factory=lambda: inherited(os.environ))
     on_child: Callable[[str, Child], None] = lambda claim, child: None
     #: Why the worker stopped this claim's child: "", "cancelled", "preempted" or "lost".
     stopped: Callable[[str], str] = lambda claim: ""
@@ -220,11 +222,11 @@ def _environment(doc: Json, work: Path, context: Context) -> dict[str, str]:
     resources = doc.get("resources")
     wanted = resources.get("cpu_cores") if isinstance(resources, dict) else None
     own = doc.get("env")
-    env = {**os.environ, **({str(k): str(v) for k, v in own.items()} if isinstance(own, dict) else {})}
     # Until a token stages data, its folders are all its work folder.
     folders = dict.fromkeys(("TOKENPOOL_WORKDIR", "INPUT", "OUTPUT", "RESOURCE", "TEMP"), str(work))
     return {
-        **{name: value for name, value in env.items() if not _is_secret(name)},
+        **context.environ,
+        **({str(name): str(value) for name, value in own.items()} if isinstance(own, dict) else {}),
         **folders,
         "CPU": str(wanted if isinstance(wanted, int) and wanted > 0 else context.cpus),
         "TOKENPOOL_TOKEN_ID": doc["_id"],
@@ -233,9 +235,9 @@ def _environment(doc: Json, work: Path, context: Context) -> dict[str, str]:
     }
 
 
-def _is_secret(name: str) -> bool:
-    # The pool's password is the worker's; a token has no business with it.
-    return name in ("TOKENPOOL_PASSWORD", "TOKENPOOL_PASSWORD_FILE")
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the pool's password: a token has no business with it."""
+    return {name: value for name, value in environ.items() if not name.startswith("TOKENPOOL_PASSWORD")}
 
 
 def read_capped(path: Path, limit: int) -> bytes:

@@ -39,9 +39,9 @@ static int fail(const char *what) {
 static struct colour palette(double t, double hue) {
     double light = 0.5 - 0.5 * cos(PI * fmin(1.0, t * 2.2));
     struct colour c = {
-        light * (0.56 + 0.44 * cos(2 * PI * (t * 1.1 + hue + 0.00))),
-        light * (0.52 + 0.40 * cos(2 * PI * (t * 1.0 + hue + 0.12))),
-        light * (0.58 + 0.42 * cos(2 * PI * (t * 0.9 + hue + 0.28))),
+        light * (0.52 + 0.48 * cos(2 * PI * (t * 1.1 + hue + 0.00))),
+        light * (0.46 + 0.40 * cos(2 * PI * (t * 1.0 + hue + 0.30))),
+        light * (0.54 + 0.46 * cos(2 * PI * (t * 0.9 + hue + 0.62))),
     };
     return c;
 }
@@ -50,7 +50,8 @@ static struct colour palette(double t, double hue) {
 static struct colour sample(double x, double y, double cx, double cy, long depth, double hue, double pixel) {
     double dx = 1, dy = 0, size = x * x + y * y, nearest = size;
     long n = 0;
-    while (size < ESCAPE && n < depth) {
+    /* A derivative that vanishes means that the orbit is caught for good: no need to go to the full depth. */
+    while (size < ESCAPE && n < depth && dx * dx + dy * dy > 1e-20) {
         double next = 2 * (x * dx - y * dy);
         dy = 2 * (x * dy + y * dx);
         dx = next;
@@ -82,7 +83,7 @@ static unsigned char byte_of(double sum) {
 static int draw(FILE *file, double angle, long depth, long side) {
     double complex turn = cexp(2 * PI * I * angle);
     double complex c = (turn / 2 - turn * turn / 4) * OUTSIDE;
-    double half = 1.42, step = 2 * half / (double)(side * SAMPLES);
+    double half = 1.5, step = 2 * half / (double)(side * SAMPLES);
     /* A Julia set lies askew at most angles: turning the frame by the fixed point's direction stands it upright. */
     double complex frame = cexp(I * carg(csqrt(1 - 4 * c)) / 2);
     unsigned char *row = malloc((size_t)side * 3);

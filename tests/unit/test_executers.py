@@ -373,7 +373,6 @@ def test_a_signal_handler_may_end_it_and_leave(tmp_path: Path, monkeypatch: pyte
 
 
 @LINUX
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_before_its_pid_is_known_ends_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pids: list[int] = []
 

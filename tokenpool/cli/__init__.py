@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .session import Session, global_options
+from .session import Nouns, Session, help_if_bare
 
 COMPLETE = "_TOKENPOOL_COMPLETE"
 INTERRUPTED = 130
@@ -35,14 +35,14 @@ VERBS = {
     "scrub": ("bulk:scrub", "Put locked or failed tokens back to todo, counted."),
     "import": ("carry:import_tokens", "Read exported tokens into the pool."),
     "export": ("carry:export", "Write tokens with their logs as JSON lines."),
-    "move": ("carry:move", "Move tokens into another pool."),
+    "move": ("carry:move", "Move tokens into another pool, with their logs and history."),
     "doctor": ("doctor:doctor", "Check this computer and the pool; mend what can be mended."),
     "config": ("config:config", "Show and change the settings."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Nouns):
     """A group whose commands are imported when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -57,32 +57,13 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f".{module}", __name__), attribute)
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if name not in VERBS and not name.startswith("-"):
-            raise _unknown(name)
-        return super().resolve_command(ctx, args)
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl([(name, told) for name, (_, told) in VERBS.items()])
 
 
-def _unknown(name: str) -> Exception:
-    import difflib
-
-    from ..errors import BadInput
-
-    close = difflib.get_close_matches(name, VERBS, 1)
-    return BadInput(f"there is no verb {name!r}", f"did you mean {close[0]!r}?" if close else "tokenpool --help lists them")
-
-
 @click.group(
     cls=LazyGroup,
-    invoke_without_command=True,
-    no_args_is_help=False,
     subcommand_metavar="VERB ...",
     epilog="tokenpool VERB --help tells more, with examples. Tokens are chosen by an id, state:error, batch:x, tag:k=v, "
     "host:n1, 'age>2h', or all. Exit codes: 0 ok, 1 our failure, 2 usage, 3 some tokens failed (run, wait), 4 not found, "
@@ -91,13 +72,7 @@ def _unknown(name: str) -> Exception:
 @click.pass_context
 def root(ctx: click.Context) -> int:
     """A pool of tokens: push tasks from anywhere, run them anywhere, lose none."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-        return 2
-    return 0
-
-
-root.params += global_options()
+    return help_if_bare(ctx)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         from .failures import report
 
-        return report(error, args)
+        with click.Context(root, color=False if "--no-color" in args else _color()):
+            return report(error, args)
     return code
 
 

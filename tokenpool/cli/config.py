@@ -14,27 +14,18 @@ import click
 from ..config import DEFAULTS, load, user_file
 from ..errors import BadInput
 from .output import print_json, print_table, say
-from .session import Session, Verb, global_options, verb, without_password
-
-
-class Nouns(click.Group):
-    """A verb of verbs; each has examples of its own."""
-
-    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.examples = examples
-        self.params += global_options()
-
-    format_epilog = Verb.format_epilog
+from .session import Nouns, Session, help_if_bare, verb, without_password
 
 
 @click.group("config", cls=Nouns, examples=("tokenpool config list --origin", "tokenpool config set slots 4"))
-def config() -> None:
+@click.pass_context
+def config(ctx: click.Context) -> int:
     """Show and change the settings.
 
     A flag goes before the environment, that before ./tokenpool.toml, that before the user's file, that before picas'
     conf.yml, that before the default.
     """
+    return help_if_bare(ctx)
 
 
 @config.add_command

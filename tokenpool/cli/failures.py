@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import traceback
 from collections.abc import Sequence
 
@@ -36,7 +37,7 @@ def _of_click(error: click.ClickException) -> tuple[str, str]:
     ctx = getattr(error, "ctx", None)
     hint = f"{ctx.command_path if ctx else 'tokenpool'} --help"
     if isinstance(error, click.NoSuchOption):
-        close = list(error.possibilities or ())
-        return f"there is no option {error.option_name}", f"did you mean {sorted(close)[0]}?" if close else hint
+        close = difflib.get_close_matches(error.option_name, error.possibilities or (), 1)
+        return f"there is no option {error.option_name}", f"did you mean {close[0]}?" if close else hint
     message = error.format_message().rstrip(".")
     return message[:1].lower() + message[1:], hint

@@ -36,7 +36,7 @@ MERGED = ("tags", "env", "resources")
 
 def push_options(function: Function) -> Function:
     """Give a verb the options that describe tokens; a token's own fields go before them."""
-    text = {"metavar": "TEXT"}
+    text: Json = {"metavar": "TEXT"}
     return flags(
         click.option("--format", type=click.Choice(sorted(set(FORMATS.values()) | {"lines"})), help="By default, what the file's name says; else lines."),
         click.option("-b", "--batch", metavar="NAME", help="Their batch."),

@@ -36,7 +36,7 @@ class Sent:
 @click.argument("file", nargs=-1)
 @push_options
 @click.pass_context
-def push(ctx: click.Context, file: tuple[str, ...], **given: Any) -> int:
+def push(ctx: click.Context, /, file: tuple[str, ...], **given: Any) -> int:
     """Put tokens into the pool.
 
     FILE holds one shell command a line, or CSV, JSON, JSONL or YAML by its name; - is standard input. Words behind -- are

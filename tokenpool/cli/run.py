@@ -43,7 +43,7 @@ KEPT = 1000
 @worker_options
 @click.option("--isolated", is_flag=True, help="Run each command in a folder of its own, not in this one.")
 @click.pass_context
-def run(ctx: click.Context, file: tuple[str, ...], **given: Any) -> int:
+def run(ctx: click.Context, /, file: tuple[str, ...], **given: Any) -> int:
     """Push a file of tokens and run them here.
 
     They become a new batch, named like FILE unless --batch says otherwise; it is worked until none of its tokens waits or

@@ -60,7 +60,8 @@ def without_password(url: str) -> str:
     """
     import re
 
-    return re.sub(r"(//[^/@\s:]*):[^/\s]*@", r"\1@", url)
+    # Without a scheme in front too: a URL that was mistyped must not show it either.
+    return re.sub(r"""(^|[\s'"/])([^\s/@:'"]*):[^\s/'"]+@""", r"\1\2@", url)
 
 
 # --- global options ----------------------------------------------------------------------------------------------------
@@ -133,26 +134,77 @@ class Verb(click.Command):
         return [*super().collect_usage_pieces(ctx), *(["[-- CMD ARGS...]"] if self.takes_command else [])]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own, common = [], []
-        for param in self.get_params(ctx):
-            # Arguments stand in the usage line; not every version of click gives them a record.
-            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
-            if record is not None:
-                (common if is_global(param) else own).append(record)
-        for title, records in (("Options", own), ("Global options", common)):
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
+        write_options(self.get_params(ctx), ctx, formatter)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Examples"):
-            for example in self.examples:
-                formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+        write_examples(self.examples, formatter)
+
+
+def write_options(params: Sequence[click.Parameter], ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    """Write a verb's own options, then those that every verb takes."""
+    own: list[tuple[str, str]] = []
+    common: list[tuple[str, str]] = []
+    for param in params:
+        # Arguments stand in the usage line; not every version of click gives them a record.
+        record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+        if record is not None:
+            (common if is_global(param) else own).append(record)
+    for title, records in (("Options", own), ("Global options", common)):
+        if records:
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:
+    """Write examples as they are: a line that is wrapped cannot be copied."""
+    with formatter.section("Examples"):
+        for example in examples:
+            formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
 
 
 def verb(name: str, *examples: str, takes_command: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function the verb `name`; its docstring is the help."""
     return click.command(name, cls=Verb, examples=examples, takes_command=takes_command)
+
+
+class Nouns(click.Group):
+    """A group whose every command takes the global options too; a mistyped one is answered with the nearest."""
+
+    examples: Sequence[str] = ()
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **more: Any) -> None:
+        super().__init__(*args, **{**more, "invoke_without_command": True, "no_args_is_help": False})
+        self.examples = examples
+        self.params += global_options()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_options(self.get_params(ctx), ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            write_examples(self.examples, formatter)
+        super().format_epilog(ctx, formatter)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            import difflib
+
+            from ..errors import BadInput
+
+            close = difflib.get_close_matches(args[0], known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"{ctx.command_path} --help lists them"
+            raise BadInput(f"there is no verb {args[0]!r}", hint)
+        return super().resolve_command(ctx, args)
+
+
+def help_if_bare(ctx: click.Context) -> int:
+    """Show the help of a group that was called without a verb; the exit code is that of wrong usage."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        return 2
+    return 0
 
 
 def session_of() -> Session:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import click
 
-from ..errors import BadInput, NotFound
+from ..errors import NotFound
 from ..pool import Logs, Pool
 from ..selectors import last_change
 from ..transitions import STATES, state_of
@@ -75,10 +75,8 @@ def _print_tokens(tokens: Iterator[Json]) -> None:
     first = next(tokens, None)
     if first is None:
         say("no token matches")
-        return
-    from itertools import chain
-
-    print_table(titles, map(_row, chain([first], tokens)))
+    else:
+        print_table(titles, map(_row, chain([first], tokens)))
 
 
 def _row(token: Json) -> list[str]:
@@ -143,13 +141,13 @@ def _show_history(token: Json) -> None:
 )
 @click.argument("token_id", metavar="ID")
 @click.option("--out", "only", flag_value="out", help="Only what it wrote to standard output.")
-@click.option("--err", "only", flag_value="err", help="Only what it wrote to standard error, on ours.")
+@click.option("--err", "only", flag_value="err", help="Only what it wrote to standard error, to standard output.")
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="The logs of attempt N; else of the last one.")
 @click.pass_obj
 def logs(session: Session, token_id: str, only: str | None, attempt: int | None) -> None:
-    """Print the logs of a token: its standard output to ours, its standard error to ours.
+    """Print the logs of a token.
 
-    With --err its standard error goes to standard output, so that it can be piped.
+    Its standard output goes to ours and its standard error to ours; with --err, that goes to standard output, to be piped.
     """
     with session.open() as pool:
         found = pool.logs(token_id) if attempt is None else _logs_of(pool, token_id, attempt)
@@ -176,6 +174,7 @@ def _logs_of(pool: Pool, token_id: str, attempt: int) -> Logs:
 
 
 def _write(data: bytes, err: bool) -> None:
-    stream = click.get_binary_stream("stderr" if err else "stdout")
-    stream.write(data)
+    stream = sys.stderr if err else sys.stdout
     stream.flush()
+    stream.buffer.write(data)
+    stream.buffer.flush()

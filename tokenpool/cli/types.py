@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ..errors import BadInput
 from ..selectors import parse_duration
 
+if TYPE_CHECKING:
+    Kind = click.ParamType[Any]
+else:  # click before 8.4 cannot be subscripted
+    Kind = click.ParamType
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMG]?)B?$", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
 
 
-class Duration(click.ParamType):
+class Duration(Kind):
     """Seconds, or ``5m``, ``1h 30m``."""
 
     name = "duration"
@@ -30,7 +37,7 @@ class Duration(click.ParamType):
             self.fail(f"{error.message}; {error.hint}", param, ctx)
 
 
-class Size(click.ParamType):
+class Size(Kind):
     """Bytes, or ``500k``, ``2MB``."""
 
     name = "bytes"
@@ -45,7 +52,7 @@ class Size(click.ParamType):
         return int(float(found.group(1)) * _UNITS[found.group(2).lower()])
 
 
-class Pair(click.ParamType):
+class Pair(Kind):
     """``KEY=VALUE``."""
 
     name = "key=value"
@@ -60,7 +67,7 @@ class Pair(click.ParamType):
         return key, text
 
 
-class View(click.ParamType):
+class View(Kind):
     """``DESIGN/VIEW``."""
 
     name = "design/view"
@@ -86,6 +93,6 @@ def selector_words(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [word for word in words if word.startswith(incomplete)]
 
 
-def selectors(required: bool = True) -> Any:
+def selectors(required: bool = True) -> Callable[[Function], Function]:
     """Return the argument that chooses tokens."""
     return click.argument("selector", nargs=-1, required=required, shell_complete=selector_words)

@@ -51,7 +51,7 @@ def worker_options(function: Function) -> Function:
 @worker_options
 @click.option("--cwd", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR", help="Run every command in DIR, not in a folder of its own.")
 @click.pass_obj
-def work(session: Session, **given: Any) -> int:
+def work(session: Session, /, **given: Any) -> int:
     """Claim tokens and run them.
 
     Runs until it is stopped (Ctrl-C, SIGTERM: running tokens are given back), or --quit, --idle-timeout, --max-tasks or

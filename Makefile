@@ -1,0 +1,47 @@
+# `make help` lists what there is. Nothing here needs more than python3 with venv, make, and (for the demo) a C compiler.
+PYTHON ?= python3
+VENV := .venv
+
+.DEFAULT_GOAL := help
+.PHONY: help venv test test-on demo bench couchdb clean
+
+help:  ## list what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+
+venv: $(VENV)/stamp  ## make .venv with all that tests and demo need, where it is missing or stale
+
+# The stamp also names this folder: a moved tree has a .venv whose scripts point elsewhere.
+$(VENV)/stamp: pyproject.toml setup.py
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,demo]'
+	@pwd > $@
+
+ifneq ($(wildcard $(VENV)/stamp),)
+ifneq ($(shell cat $(VENV)/stamp),$(CURDIR))
+.PHONY: $(VENV)/stamp
+endif
+endif
+
+test: venv  ## run all tests: unit, conformance, acceptance, picas compatibility, docs, lint, types
+	$(VENV)/bin/python -m pytest
+
+test-on:  ## the same on another Python: make test-on PYTHON=python3.9
+	$(PYTHON) -m venv --clear build/venv-$(notdir $(PYTHON))
+	build/venv-$(notdir $(PYTHON))/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,demo]'
+	build/venv-$(notdir $(PYTHON))/bin/python -m pytest
+
+demo: venv examples/bin/fractals  ## draw 24 fractals in parallel into demo/contact-sheet.png
+	$(VENV)/bin/python examples/demo.py --folder demo
+
+examples/bin/fractals: examples/src/fractals.c
+	mkdir -p $(@D)
+	$(CC) $< -o $@ -lm
+
+bench: venv  ## compare with picas on a CouchDB: make bench COUCHDB=http://admin:secret@127.0.0.1:5984
+	$(VENV)/bin/python benchmarks/compare.py --couchdb $(or $(COUCHDB),http://admin:secret@127.0.0.1:5984) $(BENCH)
+
+couchdb:  ## start a CouchDB on 127.0.0.1:5984
+	docker compose up --detach --wait
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) build demo examples/bin/fractals

@@ -1,0 +1,1 @@
+deleteTokens.py

@@ -1,0 +1,1 @@
+resetTokens.py
