@@ -10,6 +10,4 @@ def create_tokens(fields, offset=0):
     [('token_5', 'echo a'), ('token_6', 'echo b')]
     """
     pairs = [(name, value) for name, values in fields.items() for value in values]
-    return [
-        Task({"_id": f"token_{offset + i}", "type": "token", name: value}) for i, (name, value) in enumerate(pairs)
-    ]
+    return [Task({"_id": f"token_{offset + i}", "type": "token", name: value}) for i, (name, value) in enumerate(pairs)]

@@ -10,11 +10,7 @@ from tokenpool.clients import CouchDB
 if len(sys.argv) != 2 or "/" not in sys.argv[1]:
     sys.exit(__doc__)
 client = CouchDB(
-    picasconfig.PICAS_HOST_URL,
-    picasconfig.PICAS_DATABASE,
-    picasconfig.PICAS_USERNAME,
-    picasconfig.PICAS_PASSWORD,
-    create=picasconfig.PICAS_HOST_URL.startswith("sqlite:"),
+    picasconfig.PICAS_HOST_URL, picasconfig.PICAS_DATABASE, picasconfig.PICAS_USERNAME, picasconfig.PICAS_PASSWORD
 )
 design, view = sys.argv[1].split("/")
 ids = [row.id for row in client.view(view, design_doc=design)]

@@ -54,7 +54,9 @@ def parameter_lines(file):
     """Return the parameters of the fractals, one text each."""
     if file is not None:
         return file.read_text("utf-8").splitlines()
-    created = Path(subprocess.run([HERE / "create_tokens.sh"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
+    created = Path(
+        subprocess.run([HERE / "create_tokens.sh"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    )
     try:
         return created.read_text("utf-8").splitlines()
     finally:
@@ -65,7 +67,8 @@ def tokens_of(lines):
     """Return one token for each line; the line is kept as its name."""
     program = shlex.quote(str(PROGRAM))
     return [
-        {"_id": f"token_{n:02}", "name": line, "input": f"{program} -o fractal.ppm {line}"} for n, line in enumerate(lines)
+        {"_id": f"token_{n:02}", "name": line, "input": f"{program} -o fractal.ppm {line}"}
+        for n, line in enumerate(lines)
     ]
 
 
@@ -132,7 +135,9 @@ def draw_sheet(tokens, pool):
     draw = ImageDraw.Draw(sheet)
     large, medium, small = (ImageFont.load_default(size) for size in (52, 23, 18))
     draw.text((MARGIN, MARGIN), f"{len(tokens)} tokens", BRIGHT, large)
-    draw.text((MARGIN, MARGIN + 68), "Julia sets along the edge of the Mandelbrot set, each drawn by one token", DIM, medium)
+    draw.text(
+        (MARGIN, MARGIN + 68), "Julia sets along the edge of the Mandelbrot set, each drawn by one token", DIM, medium
+    )
     for n, token in enumerate(tokens):
         left = MARGIN + n % columns * (TILE + GAP)
         top = MARGIN + HEADER + n // columns * (TILE + CAPTION + GAP)

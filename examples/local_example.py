@@ -28,7 +28,7 @@ class ExampleActor(RunActor):
         print(f"{LINE}\nWorking on token: {token.id}", flush=True)
         command = [PROCESS_TASK, token["input"], token.id, self.task_type]
         self.subprocess, token["exit_code"], out, err = execute(command)
-        for key, value in token.doc.items():
+        for key, value in {"_id": token.id, "_rev": token.rev, **token.doc}.items():
             print(key, value)
         print(LINE, flush=True)
         token.put_attachment(f"logs_{token.id}.out", out)
@@ -45,11 +45,7 @@ options = parser.parse_args()
 logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING)
 
 client = CouchDB(
-    picasconfig.PICAS_HOST_URL,
-    picasconfig.PICAS_DATABASE,
-    picasconfig.PICAS_USERNAME,
-    picasconfig.PICAS_PASSWORD,
-    create=picasconfig.PICAS_HOST_URL.startswith("sqlite:"),
+    picasconfig.PICAS_HOST_URL, picasconfig.PICAS_DATABASE, picasconfig.PICAS_USERNAME, picasconfig.PICAS_PASSWORD
 )
 actor = ExampleActor(client, options.task_type, view=options.view, design_doc=options.design_doc)
 actor.run(max_token_time=1800, max_total_time=3600, max_scrub=2)

@@ -34,13 +34,16 @@ def next_number(client):
     return max((int(row.id[6:]) + 1 for row in rows if row.id[6:].isdecimal()), default=0)
 
 
+a_file = picasconfig.PICAS_HOST_URL.startswith("sqlite:")
 client = CouchDB(
     picasconfig.PICAS_HOST_URL,
     picasconfig.PICAS_DATABASE,
     picasconfig.PICAS_USERNAME,
     picasconfig.PICAS_PASSWORD,
-    create=picasconfig.PICAS_HOST_URL.startswith("sqlite:"),
+    create=a_file,
 )
+if a_file:  # it needs no admin, so whoever pushes first makes it, with its views
+    client.pool.init()
 tokens = tokens_for(sys.argv[1] if len(sys.argv) > 1 else "quick")
 first = next_number(client)
 pushed = list(client.pool.push_stream({"_id": f"token_{first + i}", **fields} for i, fields in enumerate(tokens)))

@@ -11,11 +11,7 @@ from tokenpool.selectors import Selector
 if len(sys.argv) not in (2, 3) or "/" not in sys.argv[1]:
     sys.exit(f"{__doc__}\nWith hours, only tokens that were locked longer ago than that.")
 client = CouchDB(
-    picasconfig.PICAS_HOST_URL,
-    picasconfig.PICAS_DATABASE,
-    picasconfig.PICAS_USERNAME,
-    picasconfig.PICAS_PASSWORD,
-    create=picasconfig.PICAS_HOST_URL.startswith("sqlite:"),
+    picasconfig.PICAS_HOST_URL, picasconfig.PICAS_DATABASE, picasconfig.PICAS_USERNAME, picasconfig.PICAS_PASSWORD
 )
 design, view = sys.argv[1].split("/")
 ids = tuple(row.id for row in client.view(view, design_doc=design))

@@ -70,6 +70,10 @@ class Claimer:
                 break
         return found
 
+    def refresh(self) -> None:
+        """Forget that the pool was empty: a token went back to it."""
+        self._empty = False
+
     def abandon(self) -> None:
         """Give back what a claim that was interrupted may have taken."""
         with self._lock:

@@ -136,11 +136,12 @@ class Pool:
         """Return the logs of a token's last attempt; empty where there are none. Raises NotFound for the token."""
         doc = self.backend.get(token_id)
         names = doc.get("_attachments") or {}
-        attempts = doc.get("attempts") or [{}]
+        attempts = doc.get("attempts")
+        last = attempts[-1] if isinstance(attempts, list) and attempts and isinstance(attempts[-1], dict) else {}
         found = {}
         for kind, field_name in (("out", "stdout"), ("err", "stderr")):
-            for name in (f"logs_{token_id}.{kind}", attempts[-1].get(field_name)):
-                if name in names:
+            for name in (f"logs_{token_id}.{kind}", last.get(field_name)):
+                if isinstance(name, str) and name in names:
                     found[kind] = self.attachment(token_id, name)
                     break
         return Logs(**found)

@@ -309,7 +309,7 @@ class Warden:
                     run.kill_at = time.monotonic()
                 self.due[run.key] = run
             else:
-                owners = self.strays.pop(pid, set())
+                owners = self.strays.pop(pid, set(self.runs))
                 if len(owners) == 1:
                     self.runs[owners.pop()].measure(usage)
 

@@ -256,6 +256,7 @@ class Worker:
             self.observer(Event("finished", doc, state, workdir))
         else:
             self.summary.returned += 1
+            self.claimer.refresh()
             self._look.now()
             self.observer(Event("returned", doc, state, workdir))
 

@@ -189,6 +189,7 @@ def test_a_503_at_the_final_save_does_not_end_the_pilot(proxy: FaultyProxy, far:
     assert script.tasks_processed == 2
 
 
+@pytest.mark.xfail(strict=True, reason="commits._settle_outcome drops an outcome after eight refused writes, and never waits")
 def test_a_server_that_is_long_away_at_the_final_save_gets_the_result(
     proxy: FaultyProxy, far: CouchDB, near: CouchDB
 ) -> None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextvars
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import FrameType
 
 import pytest
+from processes import LINUX, alive, until
 
-from tokenpool.executers import Finished, Supervisor, SupervisorLost, execute, execute_old, watching
+from tokenpool.executers import Finished, Supervisor, SupervisorLost
 
 ROOT = Path(__file__).resolve().parents[2]
-LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has subreapers and /proc")
-DEAF = "trap '' TERM; echo > ready; while :; do sleep 600; done"
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +35,6 @@ def run(shared: Supervisor, tmp_path: Path) -> Callable[..., Finished]:
         return shared.run(argv, **{**places, **options})  # type: ignore[arg-type]
 
     return run
-
-
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for something that other processes do."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-
-
-def alive(pid: int) -> bool:
-    """Tell whether `pid` runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 # ── a command's end ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -155,6 +136,13 @@ def test_cpu_time_is_that_of_the_whole_tree(run: Callable[..., Finished]) -> Non
     finished = run("sh", "-c", f"{sys.executable} -ISc '{burn}'; {sys.executable} -ISc '{burn}'")
     assert 0.8 <= finished.cpu_seconds < 1.6
     assert finished.cpu_seconds < finished.seconds * (os.cpu_count() or 1) + 0.1
+
+
+@LINUX
+def test_cpu_time_of_processes_that_left_it_counts_too(run: Callable[..., Finished]) -> None:
+    burn = "import time\nwhile time.process_time() < 0.4: pass"
+    line = f"( ({sys.executable} -ISc '{burn}'; echo > done) & ); while [ ! -e done ]; do sleep 0.05; done"
+    assert run("sh", "-c", line).cpu_seconds >= 0.4
 
 
 def test_peak_memory_is_measured(run: Callable[..., Finished]) -> None:
@@ -289,110 +277,21 @@ def test_a_forked_child_has_its_own() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# ── picas' execute ───────────────────────────────────────────────────────────────────────────────────────────────────
+ZIPPED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from tokenpool import children
+assert sys.argv[1] in children.__file__
+with children.Supervisor() as supervisor:
+    sys.exit(supervisor.run(["sh", "-c", "exit 7"], cwd="/", env=os.environ, stdout=None, stderr=None).returncode)
+"""
 
 
-def test_execute_returns_popen_code_and_bytes() -> None:
-    proc, code, stdout, stderr = execute(["sh", "-c", "printf '\\377'; printf '\\376' >&2; exit 3"])
-    assert isinstance(proc, subprocess.Popen)
-    assert (proc.returncode, code, stdout, stderr) == (3, 3, b"\xff", b"\xfe")
-
-
-def test_execute_takes_a_shell_line_and_more_output_than_a_pipe_holds() -> None:
-    _, code, stdout, stderr = execute("head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2", shell=True)
-    assert (code, len(stdout), len(stderr)) == (0, 300000, 300000)
-
-
-def test_execute_of_no_command_raises_as_popen_does() -> None:
-    with watching(), pytest.raises(FileNotFoundError):
-        execute(["no-such-command"])
-
-
-def test_execute_old_returns_what_os_system_does() -> None:
-    for line in ("true", "exit 3", "kill -9 $$"):
-        assert execute_old(line) == os.system(line)
-
-
-@LINUX
-def test_a_watched_execute_can_be_ended_by_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with watching() as groups, ThreadPoolExecutor(1) as pool:
-        context = contextvars.copy_context()
-        running = pool.submit(context.run, execute, f"echo begun; {DEAF}", True)
-        until((tmp_path / "ready").exists)
-        began = time.monotonic()
-        groups.kill(0.3)
-        proc, code, stdout, _ = running.result()
-        assert time.monotonic() - began >= 0.29, "it got its grace"
-        assert (code, stdout) == (-signal.SIGKILL, b"begun\n")
-        assert not alive(proc.pid)
-        assert execute(["echo", "next"])[1:3] == (0, b"next\n"), "the next token's processes are not its business"
-
-
-@LINUX
-def test_a_hidden_process_that_holds_the_pipes_does_not_hold_execute(tmp_path: Path) -> None:
-    line = f"(setsid sh -c 'trap \"\" TERM; echo $$ > {tmp_path}/pid; sleep 600; :' &) ; exec sleep 600"
-    with watching() as groups, ThreadPoolExecutor(1) as pool:
-        running = pool.submit(contextvars.copy_context().run, execute, line, True)
-        until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
-        groups.terminate_now()
-        assert running.result(20)[1] == -signal.SIGKILL
-    assert not alive(int((tmp_path / "pid").read_text()))
-
-
-class Interrupted(Exception):
-    """What the signal handler of a test raises."""
-
-
-@LINUX
-@pytest.mark.parametrize("grace", [0.0, 0.3])
-def test_a_signal_handler_may_end_it_and_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace: float) -> None:
-    monkeypatch.chdir(tmp_path)
-    pids: list[int] = []
-
-    def handler(signum: int, frame: FrameType | None) -> None:
-        pids.extend(groups.pids())
-        groups.kill(grace)
-        raise Interrupted
-
-    def interrupt() -> None:
-        until(lambda: groups.pids() and (tmp_path / "ready").exists())
-        os.kill(os.getpid(), signal.SIGUSR2)
-
-    before = signal.signal(signal.SIGUSR2, handler)
-    try:
-        with watching() as groups, ThreadPoolExecutor(1) as pool:
-            sent = pool.submit(interrupt)
-            with pytest.raises(Interrupted):
-                execute(DEAF, shell=True)
-            sent.result()
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-    assert len(pids) == 1
-    assert not alive(pids[0])
-
-
-@LINUX
-def test_an_interrupt_before_its_pid_is_known_ends_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pids: list[int] = []
-
-    class Popen(subprocess.Popen):  # type: ignore[type-arg]
-        def __init__(self, *args: object, **options: object) -> None:
-            super().__init__(*args, **options)  # type: ignore[call-overload]
-            pids.append(self.pid)
-            raise Interrupted
-
-    monkeypatch.setattr(subprocess, "Popen", Popen)
-    with pytest.raises(Interrupted):
-        execute(["sleep", "600"])
-    assert not alive(pids[0])
-
-
-@LINUX
-def test_leaving_ends_what_other_threads_still_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with ThreadPoolExecutor(1) as pool:
-        with watching():
-            running = pool.submit(contextvars.copy_context().run, execute, DEAF, True)
-            until((tmp_path / "ready").exists)
-        assert running.result(20)[1] == -signal.SIGKILL
+def test_it_starts_from_inside_a_zip(tmp_path: Path) -> None:
+    package = tmp_path / "tokenpool.pyz"
+    with zipfile.ZipFile(package, "w") as file:
+        file.writestr("tokenpool/__init__.py", "")
+        for name in ("errors", "supervisor", "children"):
+            file.write(ROOT / "tokenpool" / f"{name}.py", f"tokenpool/{name}.py")
+    done = subprocess.run([sys.executable, "-c", ZIPPED, str(package)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (7, "")

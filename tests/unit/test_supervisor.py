@@ -6,18 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from processes import LINUX, alive, gone, until
 
 from tokenpool.children import Finished, Supervisor
 from tokenpool.supervisor import children, family
 
 ROOT = Path(__file__).resolve().parents[2]
-LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has subreapers and /proc")
 
 # A grandchild in its own session, twice forked, without open files, deaf to SIGTERM; its pid goes into a file. The
 # main process then ends, or stays.
@@ -50,26 +49,6 @@ if then == "stay":
 def hiding(path: Path, then: str = "end", environ: str = "kept") -> list[str]:
     """Return the command that hides a grandchild and writes its pid to `path`."""
     return [sys.executable, "-ISc", HIDING, str(path), then, environ]
-
-
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for something that other processes do."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-
-
-def alive(pid: int) -> bool:
-    """Tell whether `pid` runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def gone(pids: Iterable[int]) -> bool:
-    return not any(map(alive, pids))
 
 
 def pid_in(path: Path) -> int:
@@ -146,7 +125,7 @@ def test_a_timeout_kills_all_of_a_tree_that_does_not_listen(supervisor: Supervis
 
 @LINUX
 def test_children_get_the_grace_that_their_shell_does_not_need(supervisor: Supervisor, tmp_path: Path) -> None:
-    saving = "trap 'echo saved > saved; exit' TERM; echo > ready; while :; do sleep 0.05; done"
+    saving = "trap 'sleep 0.3; echo saved > saved; exit' TERM; echo > ready; while :; do sleep 0.05; done"
     child = supervisor.start(
         ["sh", "-c", f'sh -c "{saving}" & wait'], cwd=tmp_path, env=os.environ, stdout=None, stderr=None
     )

@@ -9,13 +9,12 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from ..errors import AnswerLost, BadInput, Conflict, NotFound, NotPermitted, OutOfSpace, TokenpoolError
 from ..transitions import claimable
+from . import couchdb_queue
 from .base import ALL_DOCS, Backend, Json, Refused, Row, Rows, Saved, Want, WriteResult
 from .transport import Answer, Options, Transport
 
 #: View options that CouchDB wants as JSON.
 JSON_OPTIONS = frozenset({"key", "keys", "startkey", "endkey", "start_key", "end_key"})
-#: Documents asked for at once while a whole state is read.
-PAGE = 500
 _LOOPBACK = ("127.", "localhost", "[::1]", "::1")
 
 
@@ -40,7 +39,10 @@ class CouchDBBackend(Backend):
 
     def create(self, designs: Sequence[Json] = ()) -> None:
         answer = self.transport.request("PUT", self.path)
-        if answer.status not in (201, 202, 412):
+        if answer.status in (401, 403):
+            # Who may not make databases may well use one that is there.
+            answer = self.transport.request("GET", self.path)
+        if answer.status != 412:
             self._expect(answer, f"database {self.database!r}")
         present = self.get_many([design["_id"] for design in designs])
         for design, there in zip(designs, present):
@@ -91,10 +93,10 @@ class CouchDBBackend(Backend):
             return self._bulk(docs[:half]) + self._bulk(docs[half:])
         if answer.status == 413:
             return [Refused(docs[0]["_id"], "too_large", "the server takes no document of this size")]
-        if answer.status == 400 and len(docs) > 1:
+        if answer.status in (400, 412) and len(docs) > 1:
             # One document that the server cannot read would hinder all the others.
             return [result for doc in docs for result in self._bulk([doc])]
-        if answer.status == 400:
+        if answer.status in (400, 412):
             return [Refused(docs[0]["_id"], *answer.reason())]
         rows = self._expect(answer, "_bulk_docs").json()
         if len(rows) != len(docs):
@@ -105,34 +107,20 @@ class CouchDBBackend(Backend):
     # --- tokens ----------------------------------------------------------------------------------------------------
 
     def candidates(self, want: Want, limit: int, start: float | None = None) -> list[Json]:
-        from .couchdb_queue import candidates
-
-        return [doc for doc in candidates(self, want, limit, start) if claimable(doc)][:limit]
+        return [doc for doc in couchdb_queue.candidates(self, want, limit, start) if claimable(doc)][:limit]
 
     def scan(self, state: str | None = None, batch: str | None = None, with_docs: bool = True) -> Iterator[Json]:
-        params: dict[str, Any] = {"reduce": False, "include_docs": with_docs, "limit": PAGE}
-        if state is not None:
-            params["startkey"] = [state, batch or ""]
-            params["endkey"] = [state, {} if batch is None else batch]
-        elif batch is not None:
-            for each in {found for found, of in self.counts() if of == batch}:
-                yield from self.scan(each, batch, with_docs)
-            return
-        last: tuple[Any, Any] = (None, None)
-        while True:
-            rows = self.view("tokenpool", "states", params).rows
-            for row in rows:
-                # The page begins with the last row of the one before: skipping it unseen would lose a token when
-                # that row has gone in between.
-                if (row.key, row.id) != last and (row.doc is not None or not with_docs):
-                    yield row.doc if row.doc is not None else {"_id": row.id}
-            if len(rows) < PAGE:
-                return
-            last = (rows[-1].key, rows[-1].id)
-            params.update(startkey=rows[-1].key, startkey_docid=rows[-1].id)
+        try:
+            yield from couchdb_queue.scan(self, state, batch, with_docs)
+        except NotFound:
+            yield from couchdb_queue.scan_monitor(self, state, batch)
 
     def counts(self) -> dict[tuple[str, str], int]:
-        rows = self.view("tokenpool", "states", {"group": True}).rows
+        try:
+            rows = self.view("tokenpool", "states", {"group": True}).rows
+        except NotFound:
+            rows = self.view("Monitor", "overview_total", {"group": True}).rows
+            return {(str(row.key), ""): int(row.value) for row in rows}
         return {(str(row.key[0]), str(row.key[1])): int(row.value) for row in rows}
 
     def view(self, design: str, view: str, params: Mapping[str, Any]) -> Rows:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFound
-from .base import Json, Want
+from .base import Json, Row, Want
 
 if TYPE_CHECKING:
     from .couchdb import CouchDBBackend
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 VIEW_WINDOW = 500
 #: Documents read at most to find those that carry the wanted tags.
 TAG_SEARCH = 5000
+#: Documents asked for at once while a whole state is read.
+PAGE = 500
 
 
 def candidates(backend: CouchDBBackend, want: Want, limit: int, start: float | None) -> list[Json]:
@@ -76,6 +78,50 @@ def _pages(backend: CouchDBBackend, startkey: list[Any], endkey: list[Any], limi
             return
         last = (rows[-1].key, rows[-1].id)
         params.update(startkey=rows[-1].key, startkey_docid=rows[-1].id, limit=max(100, 2 * limit))
+
+
+def scan(backend: CouchDBBackend, state: str | None, batch: str | None, with_docs: bool) -> Iterator[Json]:
+    """Yield tokens from the view of all states; see `Backend.scan`."""
+    if state is None and batch is not None:
+        for each in sorted({found for found, of in backend.counts() if of == batch}):
+            yield from scan(backend, each, batch, with_docs)
+        return
+    params: dict[str, Any] = {"reduce": False, "include_docs": with_docs}
+    if state is not None:
+        params["startkey"] = [state, batch or ""]
+        params["endkey"] = [state, {} if batch is None else batch]
+    for row in _all_rows(backend, "tokenpool", "states", params):
+        if row.doc is not None:
+            yield row.doc
+        elif not with_docs:
+            yield {"_id": row.id}
+
+
+def scan_monitor(backend: CouchDBBackend, state: str | None, batch: str | None) -> Iterator[Json]:
+    """Yield tokens from picas' monitor, where the pool's own views were never written."""
+    for view in ("todo", "locked", "done", "error") if state is None else (state,):
+        if view in ("held", "invalid"):
+            return
+        for row in _all_rows(backend, "Monitor", view, {"include_docs": True}):
+            if row.doc is not None and (batch is None or str(row.doc.get("batch") or "") == batch):
+                yield row.doc
+
+
+def _all_rows(backend: CouchDBBackend, design: str, view: str, params: dict[str, Any]) -> Iterator[Row]:
+    """Yield every row of a view, page by page.
+
+    A page begins with the last row of the one before: skipping it unseen would lose a token when that row has gone
+    in between.
+    """
+    asked = {**params, "limit": PAGE}
+    last: tuple[Any, Any] = (None, None)
+    while True:
+        rows = backend.view(design, view, asked).rows
+        yield from (row for row in rows if (row.key, row.id) != last)
+        if len(rows) < PAGE:
+            return
+        last = (rows[-1].key, rows[-1].id)
+        asked.update(startkey=rows[-1].key, startkey_docid=rows[-1].id)
 
 
 def _from_view(backend: CouchDBBackend, want: Want, limit: int, start: float | None) -> list[Json]:

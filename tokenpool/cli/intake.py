@@ -110,6 +110,7 @@ class Source:
             token["batch"] = self.batch
         if self.token_id:
             token["_id"] = self.token_id
+        _check_numbers(token)
         return make_token(token, {}, self.dedupe)
 
 
@@ -185,7 +186,6 @@ def _typed(item: Json) -> Json:
         typed = {n: _number(n, v, RESOURCES[n]) if isinstance(v, str) else v for n, v in loose.items()}
         own = fields.get("resources")
         fields["resources"] = {**typed, **(own if isinstance(own, dict) else {})}
-    _check_numbers(fields)
     return fields
 
 
