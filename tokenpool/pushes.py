@@ -78,7 +78,7 @@ def content_id(fields: Mapping[str, Any]) -> str:
 def _check(fields: Json) -> None:
     """Refuse what no worker could run, and write what picas' workers need to run it too."""
     doc_id = fields.get("_id")
-    if doc_id is not None and (not isinstance(doc_id, str) or not doc_id or doc_id.startswith("_")):
+    if doc_id is not None and (not isinstance(doc_id, str) or not doc_id or doc_id.startswith("_") or doc_id in (".", "..")):
         raise BadInput(f"{doc_id!r} cannot be the id of a token", "use a text that does not start with _")
     if "command" in fields:
         fields.setdefault("input", equivalent_input(fields))

@@ -271,6 +271,8 @@ def _bad_document(doc: Json) -> Refused | None:
     doc_id = doc.get("_id")
     if not isinstance(doc_id, str) or not doc_id:
         return Refused(str(doc_id), "bad_request", "the _id must be a text that is not empty")
+    if doc_id in (".", ".."):
+        return Refused(doc_id, "bad_request", "an _id of dots only is lost on its way through HTTP")
     if doc_id.startswith("_") and not doc_id.startswith(("_design/", "_local/")):
         return Refused(doc_id, "bad_request", "only reserved documents have an _id that starts with _")
     try:

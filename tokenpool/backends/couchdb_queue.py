@@ -67,17 +67,10 @@ def _range(backend: CouchDBBackend, batch: str, rank: float, limit: int, start: 
 
 
 def _pages(backend: CouchDBBackend, startkey: list[Any], endkey: list[Any], limit: int) -> Iterator[Json]:
-    params: dict[str, Any] = {"startkey": startkey, "endkey": endkey, "limit": limit, "reduce": False, "include_docs": True}
-    last: tuple[Any, Any] = (None, None)
-    while True:
-        rows = backend.view("tokenpool", "ready", params).rows
-        for row in rows:
-            if row.doc is not None and (row.key, row.id) != last:
-                yield row.doc
-        if len(rows) < params["limit"]:
-            return
-        last = (rows[-1].key, rows[-1].id)
-        params.update(startkey=rows[-1].key, startkey_docid=rows[-1].id, limit=max(100, 2 * limit))
+    params = {"startkey": startkey, "endkey": endkey, "reduce": False, "include_docs": True}
+    for row in _all_rows(backend, "tokenpool", "ready", params, limit):
+        if row.doc is not None:
+            yield row.doc
 
 
 def scan(backend: CouchDBBackend, state: str | None, batch: str | None, with_docs: bool) -> Iterator[Json]:
@@ -107,21 +100,38 @@ def scan_monitor(backend: CouchDBBackend, state: str | None, batch: str | None) 
                 yield row.doc
 
 
-def _all_rows(backend: CouchDBBackend, design: str, view: str, params: dict[str, Any]) -> Iterator[Row]:
-    """Yield every row of a view, page by page.
+def _all_rows(
+    backend: CouchDBBackend, design: str, view: str, params: dict[str, Any], page: int = PAGE
+) -> Iterator[Row]:
+    """Yield every row of a view, page by page; pages after the first are long.
 
     A page begins with the last row of the one before: skipping it unseen would lose a token when that row has gone
     in between.
     """
-    asked = {**params, "limit": PAGE}
-    last: tuple[Any, Any] = (None, None)
+    asked, size = dict(params), page
+    before: tuple[Row, ...] = ()
     while True:
-        rows = backend.view(design, view, asked).rows
-        yield from (row for row in rows if (row.key, row.id) != last)
-        if len(rows) < PAGE:
+        rows = backend.view(design, view, {**asked, "limit": size}).rows
+        if len(before) > 1 and rows and rows[0].id == before[0].id:
+            yield from _rows_at_once(backend, design, view, params, {row.id for row in before})
             return
-        last = (rows[-1].key, rows[-1].id)
+        yield from (row for row in rows if not before or (row.key, row.id) != (before[-1].key, before[-1].id))
+        if len(rows) < size:
+            return
+        before, size = rows, max(PAGE, size)
         asked.update(startkey=rows[-1].key, startkey_docid=rows[-1].id)
+
+
+def _rows_at_once(
+    backend: CouchDBBackend, design: str, view: str, params: dict[str, Any], seen: set[str | None]
+) -> Iterator[Row]:
+    """Yield the rows that were not seen yet from a server that ignores `startkey_docid` (PouchDB's does)."""
+    rows = backend.view(design, view, {**params, "include_docs": False}).rows
+    rest = [row for row in rows if row.id not in seen]
+    for at in range(0, len(rest), PAGE):
+        part = rest[at : at + PAGE]
+        docs = backend.get_many([str(row.id) for row in part]) if params.get("include_docs") else [None] * len(part)
+        yield from (Row(row.id, row.key, row.value, doc) for row, doc in zip(part, docs))
 
 
 def _from_view(backend: CouchDBBackend, want: Want, limit: int, start: float | None) -> list[Json]:
