@@ -25,10 +25,10 @@ endif
 test: venv  ## run all tests: unit, conformance, acceptance, picas compatibility, docs, lint, types
 	$(VENV)/bin/python -m pytest
 
-test-on:  ## the same on another Python: make test-on PYTHON=python3.9
+test-on:  ## unit and conformance tests on another Python: make test-on PYTHON=python3.9
 	$(PYTHON) -m venv --clear build/venv-$(notdir $(PYTHON))
 	build/venv-$(notdir $(PYTHON))/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,demo]'
-	build/venv-$(notdir $(PYTHON))/bin/python -m pytest
+	build/venv-$(notdir $(PYTHON))/bin/python -m pytest tests/unit tests/conformance
 
 demo: venv examples/bin/fractals  ## draw 24 fractals in parallel into demo/contact-sheet.png
 	$(VENV)/bin/python examples/demo.py --folder demo

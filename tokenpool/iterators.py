@@ -109,9 +109,10 @@ def _claim_plainly(database: Any, view: str, allowed_failures: int, **view_param
 
 
 def _couchdb_conflict() -> type[BaseException]:
-    from .backends.couch_errors import ResourceConflict
+    from .backends.couch_errors import couchdb
 
-    return ResourceConflict
+    conflict: type[BaseException] = couchdb.http.ResourceConflict
+    return conflict
 
 
 class TaskViewIterator(ViewIterator):

@@ -160,13 +160,15 @@ def test_picas_own_configuration_is_read(tmp_path: Path) -> None:
     from tokenpool.crypto import encrypt_password, generate_and_save_key
     from tokenpool.picas_config import DEFAULT_CONFIG_PATH, PicasConfig
 
-    generate_and_save_key()
+    # The key's place is a constant of the process, which began in another home; so it is named here.
+    key = Path(DEFAULT_CONFIG_PATH).expanduser().with_name("key.dat")
+    generate_and_save_key(str(key))
     PicasConfig(load=False).write_config(
         {
             "host_url": "https://picas.example:6984",
             "database": "theirs",
             "username": "ann",
-            "encrypted_password": encrypt_password("geheim").decode(),
+            "encrypted_password": encrypt_password("geheim", key.read_bytes()).decode(),
         }
     )
     assert Path(DEFAULT_CONFIG_PATH).expanduser().is_relative_to(tmp_path.parent)
