@@ -44,7 +44,9 @@ class Fault:
 
     def meets(self, method: str, path: str, body: bytes) -> bool:
         """Tell whether this request is the one."""
-        return self.hits < self.times and method == self.method and bool(re.search(self.path, path)) and self.body in body
+        return (
+            self.hits < self.times and method == self.method and bool(re.search(self.path, path)) and self.body in body
+        )
 
 
 class FaultyProxy:
@@ -235,7 +237,9 @@ class Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("connection", "transfer-encoding", "content-length", "accept-encoding")
         }  # fmt: skip
         try:
-            upstream.request(self.command, self.path, self.payload, {**headers, "Content-Length": str(len(self.payload))})
+            upstream.request(
+                self.command, self.path, self.payload, {**headers, "Content-Length": str(len(self.payload))}
+            )
             answer = upstream.getresponse()
             data = answer.read()
             return answer.status, dict(answer.getheaders()), data

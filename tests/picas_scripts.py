@@ -19,7 +19,12 @@ from tokenpool.modifiers import BasicTokenModifier
 
 def child_environment(**more: str) -> dict[str, str]:
     """Return the environment of a process that is to import this tokenpool."""
-    return {**os.environ, "PYTHONPATH": str(Path(tokenpool.__file__).resolve().parents[1]), "PYTHONWARNINGS": "ignore", **more}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(Path(tokenpool.__file__).resolve().parents[1]),
+        "PYTHONWARNINGS": "ignore",
+        **more,
+    }
 
 
 def client_of(pool_url: str, views: bool = True) -> CouchDB:

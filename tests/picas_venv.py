@@ -26,7 +26,9 @@ def picas_python() -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not complete.exists():
             _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-            _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", *PACKAGES])
+            _run(
+                [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", *PACKAGES]
+            )
             complete.touch()
     return str(python)
 

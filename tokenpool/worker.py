@@ -195,8 +195,9 @@ class Worker:
 
     def _settle(self, written: Written, context: Context) -> None:
         """Forget the outcomes that are recorded, tell the observer, clean up."""
+        written_by_id = {run.outcome.doc["_id"]: run for run in self._unwritten.values()}
         for doc, superseded in [(d, False) for d in written.closed] + [(d, True) for d in written.superseded]:
-            run = next((r for r in self._unwritten.values() if r.outcome.doc["_id"] == doc["_id"]), None)
+            run = written_by_id.get(doc["_id"])
             if run is not None:
                 del self._unwritten[run.outcome.claim]
                 self._tell(run, doc, superseded)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 from unittest import mock
 
 from tokenpool.cli import main
@@ -42,7 +42,7 @@ class Answer:
         return lines[0]
 
 
-def call(*words: object, stdin: Union[str, bytes] = b"") -> Answer:
+def call(*words: object, stdin: str | bytes = b"") -> Answer:
     """Run one verb in this process, without a terminal."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors="surrogateescape", write_through=True) for _ in range(2))
     with tempfile.TemporaryFile("w+b") as file:
@@ -57,7 +57,7 @@ def call(*words: object, stdin: Union[str, bytes] = b"") -> Answer:
     return answer
 
 
-def ok(*words: object, stdin: Union[str, bytes] = b"") -> Answer:
+def ok(*words: object, stdin: str | bytes = b"") -> Answer:
     """Run one verb that must succeed."""
     answer = call(*words, stdin=stdin)
     assert answer.code == 0, answer

@@ -104,7 +104,9 @@ def test_a_single_token_needs_no_question():
 def ask(answer: bytes) -> tuple[int, bytes]:
     """Delete the failed tokens on a terminal where somebody answers."""
     read, write = pty.openpty()
-    with subprocess.Popen(command("rm", "state:error"), env=environment(), stdin=write, stdout=write, stderr=write) as process:
+    with subprocess.Popen(
+        command("rm", "state:error"), env=environment(), stdin=write, stdout=write, stderr=write
+    ) as process:
         shown, deadline = b"", time.monotonic() + 20
         while b"[y/N]" not in shown and time.monotonic() < deadline:
             if select.select([read], [], [], 0.2)[0]:

@@ -29,7 +29,10 @@ def other(tmp_path: Path) -> str:
 
 def docs(*words: str) -> dict[str, dict[str, object]]:
     found = ok("list", "--json", *words).json
-    return {doc["_id"]: {name: value for name, value in doc.items() if name not in ("_rev", "_attachments")} for doc in found}
+    return {
+        doc["_id"]: {name: value for name, value in doc.items() if name not in ("_rev", "_attachments")}
+        for doc in found
+    }
 
 
 # --- export and import -----------------------------------------------------------------------------------------------------
@@ -82,7 +85,9 @@ def test_documents_of_a_picas_database_are_read(form):
     whole = {
         "lines": "\n".join(map(json.dumps, [*PICAS, design])),
         "array": json.dumps(PICAS, indent=1),
-        "all_docs": json.dumps({"total_rows": 3, "offset": 0, "rows": [{"id": d["_id"], "doc": d} for d in [*PICAS, design]]}),
+        "all_docs": json.dumps(
+            {"total_rows": 3, "offset": 0, "rows": [{"id": d["_id"], "doc": d} for d in [*PICAS, design]]}
+        ),
         "bulk_docs": json.dumps({"docs": PICAS}),
     }
     ok("import", "-", stdin=whole[form])
@@ -122,10 +127,10 @@ def test_moved_tokens_are_there_and_not_here(other):
 
 def test_tokens_move_into_a_couchdb_and_back(couch_db, tmp_path):
     here = f"sqlite:///{tmp_path}/here.db"
-    ok("push", "-", "-p", here, stdin="echo 1\necho 2\n")
+    ok("push", "-", "-b", "mine", "-p", here, stdin="echo 1\necho 2\n")
     ok("move", "all", couch_db, "-p", here, "--create", "--yes")
     assert ids("-p", here) == []
-    ok("move", "all", here, "-p", couch_db, "--yes")
+    ok("move", "batch:mine", here, "-p", couch_db, "--yes")
     assert len(ids("-p", here)) == 2
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,18 @@ def test_all_is_well(pool_url):
     answer = ok("doctor")
     assert all(line.startswith("ok ") for line in answer.out.splitlines()), answer.out
     found = checks(ok("doctor", "--json"))
-    assert {"python", "sqlite", "urllib3", "couchdb", "settings", "scratch", "supervisor", "pool", "views", "tokens"} <= set(found)
+    assert {
+        "python",
+        "sqlite",
+        "urllib3",
+        "couchdb",
+        "settings",
+        "scratch",
+        "supervisor",
+        "pool",
+        "views",
+        "tokens",
+    } <= set(found)
     assert ok("doctor", "-q").out == ""
 
 
@@ -53,10 +66,12 @@ def test_old_views_are_found_and_brought_up_to_date(couch_db):
 def test_invalid_tokens_are_named_and_mended(pool_url):
     use(pool_url)
     with tokenpool.connect(pool_url) as opened:
-        opened.backend.put_many([
-            {"_id": "picas", "type": "token", "lock": 0, "input": "echo hi"},
-            {"_id": "odd", "type": "token", "lock": -3, "done": 0},
-        ])
+        opened.backend.put_many(
+            [
+                {"_id": "picas", "type": "token", "lock": 0, "input": "echo hi"},
+                {"_id": "odd", "type": "token", "lock": -3, "done": 0},
+            ]
+        )
     answer = call("doctor")
     assert answer.code == 1
     assert "picas: it has no done" in answer.out
@@ -138,29 +153,74 @@ def test_urls_that_make_no_sense(url, error, code):
     assert "hunter2" not in answer.err
 
 
-def test_a_wrong_password(couch_db):
+class Refusing(BaseHTTPRequestHandler):
+    """A server that lets nobody in, as CouchDB says it."""
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b'{"error":"unauthorized","reason":"Name or password is incorrect."}'
+        self.send_response(401)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_PUT = do_POST = do_HEAD = answer
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_a_wrong_password(monkeypatch):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"127.0.0.1:{server.server_port}/db"
+        monkeypatch.setenv("TOKENPOOL_PASSWORD", "wrong-pw2")
+        for url in (f"couchdb+http://me:wrong-pw1@{place}", f"couchdb+http://me@{place}"):
+            for words in (["status"], ["push", "--", "true"], ["work", "--quit"], ["init"]):
+                answer = call("-p", url, *words)
+                assert answer.code == 77
+                assert "password of 'me'" in answer.error
+                assert "wrong-pw" not in answer.err
+        server.shutdown()
+
+
+@pytest.mark.real_couchdb
+def test_a_wrong_password_for_a_real_server(couch_db):
     head, _, rest = couch_db.rpartition("@")
     user = head.rpartition("/")[2].partition(":")[0]
-    for words in (["status"], ["push", "--", "true"], ["work", "--quit"], ["init"]):
-        answer = call(*words, "-p", f"couchdb+http://{user}:wrong-pw@{rest}")
-        assert answer.code == 77
-        assert "password" in answer.err
-        assert "wrong-pw" not in answer.err
+    assert call("-p", f"couchdb+http://{user}:wrong-pw@{rest}", "status").code == 77
+
+
+def test_a_pool_of_picas_with_nothing_but_its_monitor(couch_db):
+    with tokenpool.connect(couch_db) as opened:
+        opened.init(["Monitor"])
+    ok("push", "-p", couch_db, "--id", "t1", "--", "true")
+    ok("work", "--quit", "-p", couch_db)
+    assert ok("status", "--json", "-p", couch_db).json["states"]["done"] == 1
+    assert ids("state:done", "-p", couch_db) == ["t1"]
 
 
 def test_a_database_that_is_not_there(couch_db):
     missing = couch_db + "_missing"
     for words in (["status"], ["push", "--", "true"], ["run", "--", "true"], ["list"], ["work", "--quit"]):
-        answer = call(*words, "-p", missing)
+        answer = call("-p", missing, *words)
         assert answer.code == 4
         assert "tokenpool init" in answer.error + answer.err
 
 
 def test_views_that_are_not_there(couch_db):
-    for words in (["status"], ["list"], ["wait", "all"], ["work", "--quit"], ["run", "--", "true"], ["rm", "all", "-y"]):
-        answer = call(*words, "-p", couch_db)
-        assert (answer.code, "there is no view tokenpool/" in answer.error) == (4, True), words
-    assert "tokenpool init" in call("status", "-p", couch_db).err
+    for words in (
+        ["status"],
+        ["list"],
+        ["wait", "all"],
+        ["work", "--quit"],
+        ["run", "--", "true"],
+        ["rm", "all", "-y"],
+    ):
+        answer = call("-p", couch_db, *words)
+        assert (answer.code, "there is no view" in answer.error) == (4, True), words
+        assert "tokenpool init" in answer.err
 
 
 def test_a_server_that_is_down():
@@ -185,7 +245,7 @@ def test_a_folder_that_may_not_be_written(tmp_path):
     folder.mkdir()
     folder = read_only(folder)
     for words in (["init"], ["push", "--", "true"], ["run", "--", "true"]):
-        answer = call(*words, "-p", f"sqlite:///{folder}/pool.db")
+        answer = call("-p", f"sqlite:///{folder}/pool.db", *words)
         assert answer.code == 77, answer
         assert str(folder) in answer.error
 

@@ -27,7 +27,10 @@ def test_a_file_of_lines_becomes_a_batch():
     Path("jobs.txt").write_text("# nightly\necho one\n\necho 'two words'\n")
     answer = ok("push", "jobs.txt", "--batch", "night")
     assert (answer.out, answer.err) == ("", "pushed 2 tokens into batch night\n")
-    assert sorted(token["input"] for token in ok("list", "batch:night", "--json").json) == ["echo 'two words'", "echo one"]
+    assert sorted(token["input"] for token in ok("list", "batch:night", "--json").json) == [
+        "echo 'two words'",
+        "echo one",
+    ]
 
 
 def test_a_command_behind_two_dashes_is_executed_as_it_stands():
@@ -104,7 +107,10 @@ def test_verbose_prints_the_ids_and_quiet_prints_nothing():
 def test_a_dry_run_shows_the_tokens_and_pushes_none():
     answer = ok("push", "-", "--dry-run", "-b", "x", stdin="a\nb\n")
     tokens = [json.loads(line) for line in answer.out.splitlines()]
-    assert [(token["input"], token["batch"], token["type"]) for token in tokens] == [("a", "x", "token"), ("b", "x", "token")]
+    assert [(token["input"], token["batch"], token["type"]) for token in tokens] == [
+        ("a", "x", "token"),
+        ("b", "x", "token"),
+    ]
     assert states() == {}
 
 
@@ -114,7 +120,12 @@ def test_json_tells_what_became_of_them():
 
 def test_the_same_work_is_pushed_once_with_dedupe():
     assert ok("push", "-", "--dedupe", "--json", stdin="a\nb\n").json["pushed"] == 2
-    assert ok("push", "-", "--dedupe", "--json", stdin="b\nc\n").json == {"schema": 1, "pushed": 1, "known": 1, "refused": []}
+    assert ok("push", "-", "--dedupe", "--json", stdin="b\nc\n").json == {
+        "schema": 1,
+        "pushed": 1,
+        "known": 1,
+        "refused": [],
+    }
     assert states() == {"todo": 3}
 
 

@@ -11,7 +11,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
 from cli_tools import call, command, environment, ids, ok, states, use
 
 
@@ -55,7 +54,14 @@ def test_what_failed_is_shown_with_what_to_type_next(pool_url):
     answer = call("run", "jobs.txt", "-b", "b")
     assert answer.code == 3
     (failed,) = ids("state:error")
-    for part in (failed, "exit code  7", f"folder     {Path.cwd()}", "| line 11\n", "| line 20\n", f"tokenpool logs {failed}"):
+    for part in (
+        failed,
+        "exit code  7",
+        f"folder     {Path.cwd()}",
+        "| line 11\n",
+        "| line 20\n",
+        f"tokenpool logs {failed}",
+    ):
         assert part in answer.err
     assert "line 10\n" not in answer.err
     assert "tokenpool retry state:error batch:b" in answer.err
@@ -87,7 +93,7 @@ def test_run_is_limited_to_its_own_batch(sqlite_url):
     Path("jobs.jsonl").write_text('{"input": "true", "batch": "elsewhere"}\n')
     ok("run", "jobs.jsonl")
     assert states() == {"todo": 1, "done": 1}
-    assert list(ok("status", "--json").json["batches"])[0].startswith("jobs-")
+    assert next(iter(ok("status", "--json").json["batches"])).startswith("jobs-")
 
 
 def test_failed_attempts_are_repeated_as_often_as_asked(sqlite_url):

@@ -32,14 +32,36 @@ def test_status_json_is_stable(worked, pool):
     told = ok("status", "--json").json
     assert set(told) == {"schema", "pool", "states", "batches", "workers"}
     assert told["schema"] == 1
-    assert list(told["states"].items()) == [("todo", 1), ("held", 0), ("locked", 0), ("done", 1), ("error", 1), ("invalid", 0)]
+    assert list(told["states"].items()) == [
+        ("todo", 1),
+        ("held", 0),
+        ("locked", 0),
+        ("done", 1),
+        ("error", 1),
+        ("invalid", 0),
+    ]
     assert told["batches"]["b"] == {**dict.fromkeys(STATES, 0), "todo": 1}
     assert told["workers"] == []
 
 
 def test_status_is_a_table_for_people(worked):
     answer = ok("status")
-    assert answer.out.split() == "state tokens todo 1 held 0 locked 0 done 1 error 1 invalid 0".split()
+    assert answer.out.split() == [
+        "state",
+        "tokens",
+        "todo",
+        "1",
+        "held",
+        "0",
+        "locked",
+        "0",
+        "done",
+        "1",
+        "error",
+        "1",
+        "invalid",
+        "0",
+    ]
     assert answer.err.startswith("pool ")
     lines = ok("status", "--batches").out.splitlines()
     assert [line.split()[0] for line in lines] == ["batch", "a", "b", "all"]
@@ -47,8 +69,21 @@ def test_status_is_a_table_for_people(worked):
 
 def test_no_password_is_ever_shown(worked, pool):
     secret = pool.split("@")[0].rpartition(":")[2]
-    shown = [ok(*words) for words in (["status"], ["status", "--json"], ["doctor"], ["config", "list", "--origin"], ["config", "get", "pool"])]
-    shown += [call("show", "nobody", "-p", pool), call("status", "-p", pool + "/x/y"), call("wait", "batch:b", "--timeout", "0", "-p", pool)]
+    shown = [
+        ok(*words)
+        for words in (
+            ["status"],
+            ["status", "--json"],
+            ["doctor"],
+            ["config", "list", "--origin"],
+            ["config", "get", "pool"],
+        )
+    ]
+    shown += [
+        call("show", "nobody", "-p", pool),
+        call("status", "-p", pool + "/x/y"),
+        call("wait", "batch:b", "--timeout", "0", "-p", pool),
+    ]
     for answer in shown:
         assert f":{secret}@" not in answer.out + answer.err
 
@@ -112,7 +147,9 @@ def test_logs_of_earlier_attempts_stay():
     assert (answer.code, "2 attempts" in answer.error) == (4, True)
 
 
-@pytest.mark.parametrize("words", [["show", "nobody"], ["logs", "nobody"], ["wait", "nobody"], ["retry", "nobody"], ["export", "nobody"]])
+@pytest.mark.parametrize(
+    "words", [["show", "nobody"], ["logs", "nobody"], ["wait", "nobody"], ["retry", "nobody"], ["export", "nobody"]]
+)
 def test_a_token_that_is_not_there_is_exit_code_4(words):
     answer = call(*words)
     assert answer.code == 4
@@ -167,7 +204,15 @@ def test_watch_goes_on_until_it_is_interrupted(worked):
 NONSENSE = [
     {"lock": "", "done": None},
     {"lock": [1], "done": {"a": 1}},
-    {"lock": 5, "done": 9, "exit_code": {"odd": True}, "hostname": 7, "batch": ["x"], "attempts": "many", "error": "boom"},
+    {
+        "lock": 5,
+        "done": 9,
+        "exit_code": {"odd": True},
+        "hostname": 7,
+        "batch": ["x"],
+        "attempts": "many",
+        "error": "boom",
+    },
     {"lock": 0, "done": 0, "input": {"picas": ["any", "thing"]}, "tags": "k=v", "_attachments": {}},
     {"lock": -7, "done": 0, "command": "\x1b[31mred\x07", "attempts": [1, None], "error": [None, {"message": 3}]},
     {"lock": True, "done": 1e300, "creation_time": "yesterday"},

@@ -13,7 +13,7 @@ import click
 import pytest
 from cli_tools import ROOT, call, command, environment, ok, spawn, use
 
-from tokenpool.cli import VERBS, root, verbs
+from tokenpool.cli import VERBS, verbs
 from tokenpool.cli.reference import reference
 from tokenpool.cli.session import Session
 
@@ -50,7 +50,9 @@ def test_every_verb_has_help_with_an_example_and_the_global_options(name):
     assert "--pool" in told.partition("Global options:")[2]
 
 
-@pytest.mark.parametrize(("name", "each"), [(name, each) for name, each in commands() if not isinstance(each, click.Group)])
+@pytest.mark.parametrize(
+    ("name", "each"), [(name, each) for name, each in commands() if not isinstance(each, click.Group)]
+)
 def test_every_example_is_a_call_that_the_verb_understands(name, each):
     for example in each.examples:
         inner = example.partition("$(")[2].partition(")")[0] or example
@@ -178,7 +180,9 @@ def test_a_reader_that_leaves_is_no_error(sqlite_url):
     use(sqlite_url)
     ok("push", "-", stdin="".join(f"echo {n} {'x' * 100}\n" for n in range(5000)))
     line = f"{shlex.join(command('list', '-q'))} | head -n 1"
-    done = subprocess.run(["bash", "-c", f"{line}; echo ${{PIPESTATUS[0]}}"], env=environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; echo ${{PIPESTATUS[0]}}"], env=environment(), capture_output=True, text=True
+    )
     assert (done.stderr, done.stdout.split()[1]) == ("", "141")
 
 

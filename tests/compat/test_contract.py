@@ -57,7 +57,11 @@ def test_1_constructors_take_unknown_arguments_or_are_never_called(client: Couch
     assert first.calls[2::3] == ["process_task b", "cleanup_run"] or "process_task a" not in first.calls
     assert [state(client, each) for each in "abc"] == ["done"] * 3
     assert bare.tasks_processed == 1
-    assert (bare.current_task, bare.subprocess, tuple(bare.token_reset_values or ())) == (bare.current_task, None, (0, 0))
+    assert (bare.current_task, bare.subprocess, tuple(bare.token_reset_values or ())) == (
+        bare.current_task,
+        None,
+        (0, 0),
+    )
 
 
 class OwnIterator(ViewIterator):
@@ -82,7 +86,9 @@ def test_2_the_iterator_may_be_replaced_by_any_other(client: CouchDB) -> None:
     prioritized.iterator = PrioritizedViewIterator(client, "error", "todo")
     prioritized.run(max_tasks=1)
     endless = Script(client)
-    endless.iterator = EndlessViewIterator(endless.iterator, sleep_sec=600, stop_callback=lambda: "process_task" in endless.calls)
+    endless.iterator = EndlessViewIterator(
+        endless.iterator, sleep_sec=600, stop_callback=lambda: "process_task" in endless.calls
+    )
     endless.run(max_total_time=0.3)  # ends in spite of its 600 s: a limit sets a stop condition
     assert [state(client, each) for each in "abcd"] == ["done"] * 4
 
@@ -160,7 +166,15 @@ def test_5_an_exception_makes_an_error_and_the_loop_goes_on(client: CouchDB) -> 
 
 @pytest.mark.parametrize(
     ("code", "expected", "runs"),
-    [(0, "done", 1), ("0", "done", 1), ("0 ok", "done", 1), (1, "error", 2), ("2", "error", 2), (-9, "error", 2), ("x", "error", 2)],
+    [
+        (0, "done", 1),
+        ("0", "done", 1),
+        ("0 ok", "done", 1),
+        (1, "error", 2),
+        ("2", "error", 2),
+        (-9, "error", 2),
+        ("x", "error", 2),
+    ],
 )
 def test_6_exit_codes_are_judged_as_the_views_do(client: CouchDB, code: Any, expected: str, runs: int) -> None:
     push(client, "a")
@@ -218,7 +232,9 @@ def test_9_an_empty_view_ends_and_view_parameters_are_heeded(client: CouchDB) ->
     assert claimed(startkey="t5", endkey="t3", descending=True, design_doc="Monitor") == ["t3", "t4", "t5"]
     polls: list[int] = []
     endless = EndlessViewIterator(
-        TaskViewIterator(client, "todo", key="nothing"), sleep_sec=0.01, stop_callback=lambda: polls.append(1) or len(polls) > 9
+        TaskViewIterator(client, "todo", key="nothing"),
+        sleep_sec=0.01,
+        stop_callback=lambda: polls.append(1) or len(polls) > 9,
     )
     assert list(endless) == []
     assert len(polls) > 9

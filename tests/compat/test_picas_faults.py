@@ -113,7 +113,9 @@ def test_a_claim_that_never_arrived_is_made_again(proxy: FaultyProxy, far: Couch
     assert (script.calls.count("process_task a"), state(near, "a")) == (1, "done")
 
 
-def test_a_claim_while_the_server_is_away_does_not_end_the_pilot(proxy: FaultyProxy, far: CouchDB, near: CouchDB) -> None:
+def test_a_claim_while_the_server_is_away_does_not_end_the_pilot(
+    proxy: FaultyProxy, far: CouchDB, near: CouchDB
+) -> None:
     push(near, "a")
     refused = [proxy.answer(503, method, "", times=7) for method in ("GET", "POST")]
     script = Script(far)
@@ -189,7 +191,9 @@ def test_a_503_at_the_final_save_does_not_end_the_pilot(proxy: FaultyProxy, far:
     assert script.tasks_processed == 2
 
 
-@pytest.mark.xfail(strict=True, reason="commits._settle_outcome drops an outcome after eight refused writes, and never waits")
+@pytest.mark.xfail(
+    strict=True, reason="commits._settle_outcome drops an outcome after eight refused writes, and never waits"
+)
 def test_a_server_that_is_long_away_at_the_final_save_gets_the_result(
     proxy: FaultyProxy, far: CouchDB, near: CouchDB
 ) -> None:
@@ -276,7 +280,15 @@ def test_tokens_that_lack_fields_or_hold_odd_ones_do_not_end_the_pilot(client: C
         [
             {"_id": "bare", **bare},
             {"_id": "odd", **bare, "scrub_count": "two", "exit_code": [], "error": "none", "attempts": 5, "lease": "x"},
-            {"_id": "null", **bare, "scrub_count": None, "exit_code": None, "error": None, "attempts": None, "lease": None},
+            {
+                "_id": "null",
+                **bare,
+                "scrub_count": None,
+                "exit_code": None,
+                "error": None,
+                "attempts": None,
+                "lease": None,
+            },
         ]
     )
 
@@ -383,8 +395,7 @@ def test_deleting_what_somebody_changed_answers_false(client: CouchDB) -> None:
     assert client.delete_documents([stale, fresh]) == [False, True]
 
 
-def test_a_copy_keeps_the_tls_settings(client: CouchDB, couch_db: str) -> None:
-    server, name = raw_couch(couch_db)
+def test_a_copy_keeps_the_tls_settings(couch_db: str) -> None:
     couch = client_of(couch_db)
     assert couch.copy().pool.backend.transport.options.verify is True  # type: ignore[attr-defined]
     unverified = CouchDB(*couch._arguments[:4], ssl_verification=False)

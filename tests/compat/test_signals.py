@@ -19,7 +19,7 @@ from test_picas_faults import alive
 from tokenpool.clients import CouchDB
 
 #: The script says READY on its standard output where it is to be hit, and what it was called for.
-SCRIPT = '''
+SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
 from picas_scripts import client_of, finish
@@ -71,7 +71,7 @@ actor = Actor(client_of({url!r}, views=False))
 if place == "idle":
     actor.iterator = EndlessViewIterator(actor.iterator, sleep_sec=60, stop_callback=empty)
 actor.run(stop_function=stop)
-'''
+"""
 
 
 @pytest.fixture
@@ -174,7 +174,9 @@ def test_after_run_a_signal_is_the_scripts_own_again(client: CouchDB) -> None:
 
 
 @pytest.mark.parametrize("applied", [True, False])
-def test_in_a_claim_the_token_is_not_left_locked(couch_server: Couch, couch_db: str, tmp_path: Path, applied: bool) -> None:
+def test_in_a_claim_the_token_is_not_left_locked(
+    couch_server: Couch, couch_db: str, tmp_path: Path, applied: bool
+) -> None:
     near = client_of(couch_db)
     push(near, "a")
     with FaultyProxy(couch_server.url) as proxy:

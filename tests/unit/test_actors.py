@@ -32,7 +32,8 @@ class Plain:
         self.edit: Any = lambda: None
 
     def get_single_from_view(self, view: str, **params: Any) -> Document:
-        return Document([dict(doc) for doc in self.docs.values() if not doc["lock"]][0])
+        free = [doc for doc in self.docs.values() if not doc["lock"]]
+        return Document(dict(free[0]))
 
     def get(self, each: str) -> Document:
         return Document(dict(self.docs[each]))
@@ -56,7 +57,10 @@ def test_a_client_of_the_users_own_is_enough() -> None:
     db = Plain("a", "b")
     script = Script(db)
     script.run()
-    assert {each: (doc["exit_code"], "attempts" in doc) for each, doc in db.docs.items()} == {"a": (0, False), "b": (0, False)}
+    assert {each: (doc["exit_code"], "attempts" in doc) for each, doc in db.docs.items()} == {
+        "a": (0, False),
+        "b": (0, False),
+    }
 
 
 def test_a_conflict_with_a_plain_client_is_saved_all_the_same() -> None:
@@ -187,7 +191,9 @@ def test_a_signal_while_the_server_is_away_leaves_in_order(client: CouchDB, monk
 
 def test_importing_configures_no_logging() -> None:
     code = "import logging, tokenpool.actors; print(logging.getLogger().handlers)"
-    ran = subprocess.run([sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True, check=True
+    )
     assert ran.stdout == "[]\n"
     assert isinstance(actors.log, logging.Logger)
 
@@ -197,7 +203,11 @@ def test_a_failed_token_is_tried_again_as_often_as_allowed(client: CouchDB, scru
     push(client, "a")
     script = Script(client, lambda token: finish(token, 1))
     script.run(max_scrub=scrubs)
-    assert (script.tasks_processed, stored(client, "a")["scrub_count"], state(client, "a")) == (scrubs + 1, scrubs, "error")
+    assert (script.tasks_processed, stored(client, "a")["scrub_count"], state(client, "a")) == (
+        scrubs + 1,
+        scrubs,
+        "error",
+    )
 
 
 def test_the_abstract_actor_runs_without_limits(client: CouchDB) -> None:

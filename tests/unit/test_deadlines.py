@@ -61,7 +61,7 @@ def test_code_that_runs_too_long_is_ended_and_its_children_are_killed(run: Any) 
             busy()
 
     began = time.monotonic()
-    with pytest.raises(TokenTimeout, match="timeout limit of 0.05 seconds"):
+    with pytest.raises(TokenTimeout, match=r"timeout limit of 0\.05 seconds"):
         run(work)
     assert time.monotonic() - began < 30
     assert killed

@@ -30,7 +30,14 @@ def test_a_document_is_a_dictionary_in_every_way() -> None:
     doc = Document({"a": 1, "b": 2})
     doc.update({"c": 3})
     del doc["a"]
-    assert (len(doc), list(doc), "b" in doc, doc.get("x", 9), doc.pop("c"), dict(doc)) == (2, ["b", "c"], True, 9, 3, {"b": 2})
+    assert (len(doc), list(doc), "b" in doc, doc.get("x", 9), doc.pop("c"), dict(doc)) == (
+        2,
+        ["b", "c"],
+        True,
+        9,
+        3,
+        {"b": 2},
+    )
     assert doc.value is doc.doc
     assert doc == {"b": 2}
     assert {doc: 1}[doc] == 1
@@ -124,12 +131,22 @@ def test_errors_may_be_missing(errors: object) -> None:
 def test_properties_write_the_fields() -> None:
     task = Task()
     task.input, task.output, task.uploads = "in", [1], {"a": 1}
-    assert (task["input"], task["output"], task["uploads"]) == (task.input, task.output, task.uploads) == ("in", [1], {"a": 1})
+    assert (
+        (task["input"], task["output"], task["uploads"])
+        == (task.input, task.output, task.uploads)
+        == ("in", [1], {"a": 1})
+    )
 
 
 def test_users_are_couchdbs() -> None:
     user = User("me", "secret", ["r"])
-    assert dict(user) == {"_id": "org.couchdb.user:me", "name": "me", "type": "user", "password": "secret", "roles": ["r"]}
+    assert dict(user) == {
+        "_id": "org.couchdb.user:me",
+        "name": "me",
+        "type": "user",
+        "password": "secret",
+        "roles": ["r"],
+    }
 
 
 def test_the_life_of_a_job() -> None:

@@ -164,6 +164,7 @@ def test_idling_is_not_counted_as_cpu_time(run: Callable[..., Finished]) -> None
 def test_a_timeout_ends_it(run: Callable[..., Finished]) -> None:
     finished = run("sleep", "600", timeout=0.1)
     assert (finished.returncode, finished.timed_out, finished.killed) == (-signal.SIGTERM, True, True)
+    assert finished.seconds >= 0.1
 
 
 def test_a_signal_reaches_the_whole_tree(shared: Supervisor, tmp_path: Path) -> None:

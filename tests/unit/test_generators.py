@@ -30,7 +30,15 @@ def test_each_format_gives_its_tokens(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("a.CSV", "csv"), ("a.json", "json"), ("a.jsonl", "jsonl"), ("a.ndjson", "jsonl"), ("a.yml", "yaml"), ("a.txt", "lines"), ("a", "lines")],
+    [
+        ("a.CSV", "csv"),
+        ("a.json", "json"),
+        ("a.jsonl", "jsonl"),
+        ("a.ndjson", "jsonl"),
+        ("a.yml", "yaml"),
+        ("a.txt", "lines"),
+        ("a", "lines"),
+    ],
 )
 def test_the_ending_names_the_format(name: str, kind: str) -> None:
     text, tokens = GOOD[kind]
@@ -47,8 +55,12 @@ def test_the_ending_names_the_format(name: str, kind: str) -> None:
         ("csv", "input,batch\na,b\nc\n", "f:3: 2 columns"),
         ("csv", "input\na\nb,c\n", "f:3: 1 columns"),
         pytest.param(
-            "csv", 'input\na\n"b\n', "f:3: ",
-            marks=pytest.mark.xfail(strict=True, reason="generators._csv: DictReader.line_num is that of the row before"),
+            "csv",
+            'input\na\n"b\n',
+            "f:3: ",
+            marks=pytest.mark.xfail(
+                strict=True, reason="generators._csv: DictReader.line_num is that of the row before"
+            ),
         ),
         ("jsonl", '{"input": "a"}\n\n{nope}\n', "f:3: not JSON"),
         ("jsonl", '{"input": "a"}\n7\n', "f:2: a token is an object or a command, not int"),
@@ -103,7 +115,8 @@ class Endless(io.TextIOBase):
 
 
 @pytest.mark.parametrize(
-    ("kind", "line", "first"), [("lines", "echo hi\n", ""), ("csv", "echo,hi\n", "input,batch\n"), ("jsonl", '{"input": "x"}\n', "")]
+    ("kind", "line", "first"),
+    [("lines", "echo hi\n", ""), ("csv", "echo,hi\n", "input,batch\n"), ("jsonl", '{"input": "x"}\n', "")],
 )
 def test_a_large_file_needs_no_more_memory_than_a_small_one(kind: str, line: str, first: str) -> None:
     def peak(lines: int) -> int:

@@ -10,7 +10,14 @@ from tokenpool.documents import Token
 from tokenpool.modifiers import BasicTokenModifier, NestedTokenModifier, TokenModifier
 from tokenpool.transitions import state_of
 
-VERBS = {"lock": "locked", "unlock": "todo", "close": "error", "unclose": "locked", "scrub": "todo", "set_error": "error"}
+VERBS = {
+    "lock": "locked",
+    "unlock": "todo",
+    "close": "error",
+    "unclose": "locked",
+    "scrub": "todo",
+    "set_error": "error",
+}
 BEFORE: dict[str, dict[str, Any]] = {
     "lock": {"lock": 0, "done": 0}, "unlock": {"lock": 5, "done": 0}, "close": {"lock": 5, "done": 0},
     "unclose": {"lock": 5, "done": 6}, "scrub": {"lock": 5, "done": 6}, "set_error": {"lock": 5, "done": 0},

@@ -19,13 +19,26 @@ TOKEN: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     "words",
-    ["a", "all", "state:todo", "batch:x", "host:n1", "tag:k=v", "tag:n=1", "state:todo state:error", "batch:x tag:k=v", "b a"],
+    [
+        "a",
+        "all",
+        "state:todo",
+        "batch:x",
+        "host:n1",
+        "tag:k=v",
+        "tag:n=1",
+        "state:todo state:error",
+        "batch:x tag:k=v",
+        "b a",
+    ],
 )
 def test_these_words_choose_the_token(words: str) -> None:
     assert parse(words.split()).matches(TOKEN)
 
 
-@pytest.mark.parametrize("words", ["b", "state:error", "batch:y", "host:n2", "tag:k=w", "tag:x=v", "batch:x tag:k=w", "age>1s"])
+@pytest.mark.parametrize(
+    "words", ["b", "state:error", "batch:y", "host:n2", "tag:k=w", "tag:x=v", "batch:x tag:k=w", "age>1s"]
+)
 def test_these_words_do_not(words: str) -> None:
     assert not parse(words.split()).matches(TOKEN)
 

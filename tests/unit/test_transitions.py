@@ -140,7 +140,12 @@ OPEN, LOCKED, FAILED = {"lock": 0, "done": 0}, {"lock": 5, "done": 0}, {"lock": 
 
 @pytest.mark.parametrize(
     ("move", "start"),
-    [(move, start) for move in MOVES for start in (OPEN, LOCKED, FAILED) if move not in ("lock", "unlock") or not start["done"]],
+    [
+        (move, start)
+        for move in MOVES
+        for start in (OPEN, LOCKED, FAILED)
+        if move not in ("lock", "unlock") or not start["done"]
+    ],
 )
 def test_every_move_ends_in_the_state_of_its_name(move: str, start: dict[str, Any]) -> None:
     change, expected = MOVES[move]
@@ -148,9 +153,20 @@ def test_every_move_ends_in_the_state_of_its_name(move: str, start: dict[str, An
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from(["scrub", "reset", "retry", "fail", "mark_error"]), min_size=1, max_size=6), st.sampled_from(ODD))
+@given(
+    st.lists(st.sampled_from(["scrub", "reset", "retry", "fail", "mark_error"]), min_size=1, max_size=6),
+    st.sampled_from(ODD),
+)
 def test_no_sequence_of_moves_leaves_the_states(moves: list[str], odd: Any) -> None:
-    doc: Any = {"_id": "t", "type": "token", "lock": odd, "done": odd, "exit_code": odd, "error": odd, "scrub_count": odd}
+    doc: Any = {
+        "_id": "t",
+        "type": "token",
+        "lock": odd,
+        "done": odd,
+        "exit_code": odd,
+        "error": odd,
+        "scrub_count": odd,
+    }
     for move in moves:
         MOVES[move][0](doc)
         assert state_of(doc) == MOVES[move][1]
@@ -193,7 +209,15 @@ def test_cancelling_ends_what_waits_and_asks_what_runs() -> None:
 
 
 def test_reset_forgets_the_result_and_retry_keeps_it() -> None:
-    failed = {"lock": 9, "done": 9, "exit_code": 1, "output": 5, "attempts": [1], "_attachments": {"a": 1}, "hostname": "h"}
+    failed = {
+        "lock": 9,
+        "done": 9,
+        "exit_code": 1,
+        "output": 5,
+        "attempts": [1],
+        "_attachments": {"a": 1},
+        "hostname": "h",
+    }
     reset, again = transitions.reset({**failed}), transitions.retry({**failed})
     assert ("_attachments" in reset, reset["exit_code"], reset["hostname"], reset["attempts"]) == (False, "", "", [1])
     assert (again["_attachments"], again["exit_code"], again["scrub_count"]) == ({"a": 1}, "", 1)
@@ -201,4 +225,4 @@ def test_reset_forgets_the_result_and_retry_keeps_it() -> None:
 
 def test_the_states_are_named_once() -> None:
     assert len(set(STATES)) == 6
-    assert FINAL < set(STATES)
+    assert set(STATES) > FINAL

@@ -143,7 +143,12 @@ def confirmed(
 def tell(session: Session, name: str, done: Changed, dry_run: bool) -> int:
     """Report a bulk change; return the exit code."""
     if session.json:
-        counts = {"matched": done.matched, "changed": done.changed, "skipped": done.skipped, "failed": list(done.failed)}
+        counts = {
+            "matched": done.matched,
+            "changed": done.changed,
+            "skipped": done.skipped,
+            "failed": list(done.failed),
+        }
         print_json({"schema": 1, "verb": name, **({"dry_run": True} if dry_run else {}), **counts})
         return 1 if done.failed else 0
     if not done.matched:

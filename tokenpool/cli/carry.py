@@ -34,7 +34,9 @@ CHUNK = 100
 
 @verb("export", "tokenpool export state:done batch:night -o night.jsonl", "tokenpool export all | gzip > pool.jsonl.gz")
 @selectors()
-@click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE, whole or not at all.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write to FILE, whole or not at all."
+)
 @click.pass_obj
 def export(session: Session, selector: tuple[str, ...], output: str | None) -> None:
     """Write tokens with their logs as JSON lines.
@@ -71,7 +73,12 @@ def _target(path: str | None) -> Iterator[TextIO | None]:
 # --- import --------------------------------------------------------------------------------------------------------------
 
 
-@verb("import", "tokenpool import night.jsonl", "zcat pool.jsonl.gz | tokenpool import -", "tokenpool import picas-dump.json")
+@verb(
+    "import",
+    "tokenpool import night.jsonl",
+    "zcat pool.jsonl.gz | tokenpool import -",
+    "tokenpool import picas-dump.json",
+)
 @click.argument("file")
 @click.option("--create", is_flag=True, help="Make the pool where it is missing (a SQLite file always is).")
 @click.pass_obj
@@ -139,7 +146,9 @@ def _values(path: str, name: str) -> Iterator[tuple[str, Any]]:
                     return
                 yield where, value
     except UnicodeDecodeError as error:
-        raise BadInput(f"{name} is not text in UTF-8: {error.reason}", "is it compressed? zcat FILE | tokenpool import -") from None
+        raise BadInput(
+            f"{name} is not text in UTF-8: {error.reason}", "is it compressed? zcat FILE | tokenpool import -"
+        ) from None
 
 
 def _whole(path: str, name: str) -> Iterator[tuple[str, Any]]:
@@ -150,7 +159,11 @@ def _whole(path: str, name: str) -> Iterator[tuple[str, Any]]:
     items = value
     if isinstance(value, dict):
         rows = value.get("rows")
-        items = [row.get("doc") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else value.get("docs", [value])
+        items = (
+            [row.get("doc") for row in rows if isinstance(row, dict)]
+            if isinstance(rows, list)
+            else value.get("docs", [value])
+        )
     for place, item in enumerate(items if isinstance(items, list) else [items], 1):
         yield f"{name}: item {place}", item
 

@@ -40,7 +40,12 @@ class Check:
     hint: str = ""
 
 
-@verb("doctor", "tokenpool doctor", "tokenpool doctor --fix", "tokenpool doctor --json | jq '.checks[] | select(.status != \"ok\")'")
+@verb(
+    "doctor",
+    "tokenpool doctor",
+    "tokenpool doctor --fix",
+    "tokenpool doctor --json | jq '.checks[] | select(.status != \"ok\")'",
+)
 @click.option("--fix", is_flag=True, help="Write missing or old views; mend or close invalid tokens.")
 @click.pass_obj
 def doctor(session: Session, fix: bool) -> int:
@@ -53,7 +58,9 @@ def doctor(session: Session, fix: bool) -> int:
     for check in _checks(session, fix):
         found.append(check)
         if not session.json and not (session.quiet and check.status == OK):
-            click.echo(f"{click.style(f'{check.status:<4}', fg=MARKS[check.status])}  {check.name:<11} {one_line(check.message)}")
+            click.echo(
+                f"{click.style(f'{check.status:<4}', fg=MARKS[check.status])}  {check.name:<11} {one_line(check.message)}"
+            )
             if check.hint:
                 click.echo(f"      hint: {check.hint}")
     if session.json:
@@ -119,7 +126,9 @@ def _disk(name: str, path: str) -> Check:
         told = of_os_error(error)
         return Check(FAIL, name, told.message, told.hint)
     if free < LEAST_FREE:
-        return Check(WARN, name, f"{path} has only {free / 1e9:.1f} GB left", "make room, or set scratch to another disk")
+        return Check(
+            WARN, name, f"{path} has only {free / 1e9:.1f} GB left", "make room, or set scratch to another disk"
+        )
     return Check(OK, name, f"{path} has {free / 1e9:.0f} GB left")
 
 

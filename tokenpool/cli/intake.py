@@ -38,13 +38,19 @@ def push_options(function: Function) -> Function:
     """Give a verb the options that describe tokens; a token's own fields go before them."""
     text: Json = {"metavar": "TEXT"}
     return flags(
-        click.option("--format", type=click.Choice(sorted(set(FORMATS.values()) | {"lines"})), help="By default, what the file's name says; else lines."),
+        click.option(
+            "--format",
+            type=click.Choice(sorted(set(FORMATS.values()) | {"lines"})),
+            help="By default, what the file's name says; else lines.",
+        ),
         click.option("-b", "--batch", metavar="NAME", help="Their batch."),
         click.option("-n", "--name", help="A name for people.", **text),
         click.option("-d", "--description", help="A description for people.", **text),
         click.option("--tag", "tags", type=PAIR, multiple=True, metavar="K=V", help="A tag; may be repeated."),
         click.option("--priority", type=float, metavar="N", help="Higher goes first, across batches."),
-        click.option("--env", type=PAIR, multiple=True, metavar="K=V", help="A variable for the command; may be repeated."),
+        click.option(
+            "--env", type=PAIR, multiple=True, metavar="K=V", help="A variable for the command; may be repeated."
+        ),
         click.option("--timeout", type=DURATION, metavar="TIME", help="End an attempt that runs longer: 90s, 2h."),
         click.option("--max-retries", type=click.IntRange(0), metavar="N", help="Repeat a failed attempt so often."),
         click.option("--cpu-cores", type=click.IntRange(1), metavar="N", help="CPUs it uses; it finds them in $CPU."),
@@ -129,7 +135,11 @@ def source_of(words: tuple[str, ...], command: list[str] | None, given: Mapping[
         yield Source(lambda: iter([item]), "the command", **more)
         return
     if len(words) != 1:
-        meant = f"to push a command: tokenpool push -- {shlex.join(words)}" if words else "tokenpool push FILE, or - for standard input"
+        meant = (
+            f"to push a command: tokenpool push -- {shlex.join(words)}"
+            if words
+            else "tokenpool push FILE, or - for standard input"
+        )
         raise BadInput(f"{len(words)} files were named, not one", meant)
     with spooled(words[0]) as path:
         name = "standard input" if words[0] == "-" else words[0]

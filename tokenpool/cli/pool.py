@@ -19,7 +19,13 @@ from .session import Session, verb, without_password
     "TOKENPOOL_PASSWORD_FILE=~/.pw tokenpool init couchdb+https://me@host:6984/night",
 )
 @click.argument("url", required=False)
-@click.option("--design", "designs", multiple=True, metavar="NAME", help="Write this design too, for example SingleCore; may be repeated.")
+@click.option(
+    "--design",
+    "designs",
+    multiple=True,
+    metavar="NAME",
+    help="Write this design too, for example SingleCore; may be repeated.",
+)
 @click.pass_obj
 def init(session: Session, url: str | None, designs: tuple[str, ...]) -> None:
     """Make the pool and its views where they are missing.

@@ -60,7 +60,9 @@ class Meter:
         self._note = self._note if note is None else note
         now = time.monotonic()
         # A million tokens must not be a million updates; a note tells of an event, after which nothing may come for long.
-        if now - self._told >= (0.1 if self._progress is not None else LOG_EVERY) or (note and self._progress is not None):
+        if now - self._told >= (0.1 if self._progress is not None else LOG_EVERY) or (
+            note and self._progress is not None
+        ):
             self._told = now
             self._show()
 

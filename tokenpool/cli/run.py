@@ -72,6 +72,7 @@ class Tally:
     """What happened here, told to the meter."""
 
     meter: Meter
+    slots: int
     verbose: bool = False
     finished: int = 0
     failed: int = 0
@@ -91,7 +92,10 @@ class Tally:
                     self.folders[event.token["_id"]] = event.workdir
         if self.verbose:
             say(event_line(event))
-        self.meter.set(self.finished, f"{self.finished - self.failed} done, {self.failed} failed, {self.running} running")
+        self.meter.set(
+            self.finished,
+            f"{self.finished - self.failed} done, {self.failed} failed, {min(self.running, self.slots)} running",
+        )
 
 
 class Local:
@@ -131,7 +135,7 @@ class Local:
         """Work the batch until none of it waits or runs, here or on other machines."""
         counts = self.pool.counts(self.batch)
         with Meter(self.batch, sum(counts.values())) as meter:
-            tally = Tally(meter, self.session.verbose)
+            tally = Tally(meter, self.options.slots, self.session.verbose)
             tally.folders = self.folders
             pause = 0.2
             while True:
@@ -193,5 +197,3 @@ class Local:
         elif failed:
             retry = self.session.command("retry", "state:error", f"batch:{self.batch}")
             say(f"to run them again:\n  {retry} --yes && {again}")
-
-

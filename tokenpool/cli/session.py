@@ -91,7 +91,9 @@ def global_options() -> list[click.Option]:
     common: dict[str, Any] = {"expose_value": False, "is_eager": True, "callback": _remember}
     flag: dict[str, Any] = {**common, "is_flag": True}
     return [
-        click.Option(["-p", "-S", "--pool"], metavar="URL", help="The pool; else TOKENPOOL_POOL or the settings.", **common),
+        click.Option(
+            ["-p", "-S", "--pool"], metavar="URL", help="The pool; else TOKENPOOL_POOL or the settings.", **common
+        ),
         click.Option(["--json"], help="Print results, and errors, as JSON.", **flag),
         click.Option(["-q", "--quiet"], help="Say less; `list` prints only ids.", **flag),
         click.Option(["-v", "--verbose"], help="Say more; a bug shows its traceback.", **flag),
@@ -186,7 +188,9 @@ class Nouns(click.Group):
             write_examples(self.examples, formatter)
         super().format_epilog(ctx, formatter)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         known = self.list_commands(ctx)
         if args[0] not in known and not args[0].startswith("-"):
             import difflib

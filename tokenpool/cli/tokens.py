@@ -21,6 +21,9 @@ from .types import selectors
 
 Json = Mapping[str, Any]
 
+#: Later times than this, in seconds since 1970, are no times.
+YEAR_9999 = 253_370_000_000
+
 
 @verb("status", "tokenpool status", "tokenpool status --batches", "tokenpool status --json | jq .states.error")
 @click.option("--batches", is_flag=True, help="A line for each batch.")
@@ -38,7 +41,9 @@ def status(session: Session, batches: bool) -> None:
         print_table(("state", "tokens"), ((state, str(told["states"][state])) for state in STATES))
         return
     rows = [*told["batches"].items(), *([("(none)", loose)] if loose else []), ("all", told["states"])]
-    print_table(("batch", *STATES), ([one_line(name), *(str(counts[state]) for state in STATES)] for name, counts in rows))
+    print_table(
+        ("batch", *STATES), ([one_line(name), *(str(counts[state]) for state in STATES)] for name, counts in rows)
+    )
 
 
 # --- list --------------------------------------------------------------------------------------------------------------
@@ -81,7 +86,13 @@ def _print_tokens(tokens: Iterator[Json]) -> None:
 
 def _row(token: Json) -> list[str]:
     """Return the cells of one token, whatever its fields hold."""
-    words = [token.get("_id"), state_of(token), token.get("exit_code", ""), token.get("batch") or "", token.get("hostname") or ""]
+    words = [
+        token.get("_id"),
+        state_of(token),
+        token.get("exit_code", ""),
+        token.get("batch") or "",
+        token.get("hostname") or "",
+    ]
     return [*map(one_line, words), age(last_change(token)), command_of(token)]
 
 
@@ -109,7 +120,7 @@ def show(session: Session, token_id: str) -> None:
 
 def _readable(name: str, value: Any) -> str:
     # 99 is picas' mark of an error, not a time.
-    if name in ("lock", "done") and isinstance(value, (int, float)) and value > 99:
+    if name in ("lock", "done") and isinstance(value, (int, float)) and 99 < value < YEAR_9999:
         return f"{value} ({datetime.fromtimestamp(value).astimezone().isoformat()})"
     return one_line(value)
 
@@ -119,7 +130,9 @@ def _show_history(token: Json) -> None:
     for place, attempt in enumerate(attempts if isinstance(attempts, list) else [], 1):
         told = attempt if isinstance(attempt, dict) else {}
         ended = f"exit {told.get('exit_code')} {told.get('failure_class') or ''}".rstrip()
-        click.echo(f"  attempt {place:<6} {told.get('start_time', '?')} on {told.get('hostname', '?')}: {one_line(ended)}")
+        click.echo(
+            f"  attempt {place:<6} {told.get('start_time', '?')} on {told.get('hostname', '?')}: {one_line(ended)}"
+        )
     errors = token.get("error")
     for entry in errors if isinstance(errors, list) else []:
         lines = entry.get("message") or entry.get("exception") if isinstance(entry, dict) else entry
@@ -167,7 +180,9 @@ def _logs_of(pool: Pool, token_id: str, attempt: int) -> Logs:
     attempts = pool.get(token_id).doc.get("attempts")
     known = attempts if isinstance(attempts, list) else []
     if attempt > len(known):
-        raise NotFound(f"token {token_id} has {output.number(len(known), 'attempt')}, not {attempt}", f"tokenpool show {token_id}")
+        raise NotFound(
+            f"token {token_id} has {output.number(len(known), 'attempt')}, not {attempt}", f"tokenpool show {token_id}"
+        )
     told = known[attempt - 1] if isinstance(known[attempt - 1], dict) else {}
     names = [told.get("stdout"), told.get("stderr")]
     return Logs(*(pool.attachment(token_id, str(name)) if name else b"" for name in names))

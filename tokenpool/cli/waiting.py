@@ -73,7 +73,9 @@ def _show(meter: Meter, counts: Mapping[str, int]) -> None:
 
 @verb("watch", "tokenpool watch", "tokenpool watch --batch night --interval 10s", "tokenpool watch --once")
 @click.option("-b", "--batch", metavar="NAME", help="Only this batch.")
-@click.option("--interval", type=DURATION, default=2.0, show_default="2s", metavar="TIME", help="Time between two looks.")
+@click.option(
+    "--interval", type=DURATION, default=2.0, show_default="2s", metavar="TIME", help="Time between two looks."
+)
 @click.option("--once", is_flag=True, help="Print one frame and leave.")
 @click.pass_obj
 def watch(session: Session, batch: str | None, interval: float, once: bool) -> None:
@@ -129,7 +131,13 @@ class Look:
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it as an object."""
-        return {"schema": 1, "pool": self.pool.url, "states": self.counts, "rate": round(self.rate, 3), "seconds_left": self.left}
+        return {
+            "schema": 1,
+            "pool": self.pool.url,
+            "states": self.counts,
+            "rate": round(self.rate, 3),
+            "seconds_left": self.left,
+        }
 
 
 def _live(look: Look, interval: float) -> None:
@@ -152,7 +160,9 @@ def _frame(look: Look) -> Any:
     total = max(1, sum(look.counts.values()))
     where = look.pool.url + (f"  batch {look.batch}" if look.batch else "")
     eta = f", about {duration(look.left)} left" if look.left is not None else ""
-    frame = Table(title=where, caption=f"{number(total)}, {look.rate:.1f}/s{eta}; Ctrl-C leaves", box=None, title_justify="left")
+    frame = Table(
+        title=where, caption=f"{number(total)}, {look.rate:.1f}/s{eta}; Ctrl-C leaves", box=None, title_justify="left"
+    )
     for state in STATES:
         bar = ProgressBar(total=total, completed=look.counts[state], width=40, complete_style=COLORS[state])
         frame.add_row(Text(state, style=COLORS[state]), Text(str(look.counts[state]), justify="right"), bar)

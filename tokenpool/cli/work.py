@@ -26,10 +26,22 @@ UNDELIVERED = 75
 def worker_options(function: Function) -> Function:
     """Give a verb the options that `work` and `run` share; what is not given comes from the settings."""
     return flags(
-        click.option("--slots", type=click.IntRange(1), metavar="N", help="Tokens run at a time; else one for each CPU this process may use."),
+        click.option(
+            "--slots",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Tokens run at a time; else one for each CPU this process may use.",
+        ),
         click.option("--grace", type=DURATION, metavar="TIME", help="Time between SIGTERM and SIGKILL (10s)."),
-        click.option("--log-limit", type=SIZE, metavar="BYTES", help="Keep so much of each log: its head and tail (1MB)."),
-        click.option("--workdir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Make the attempts' folders there."),
+        click.option(
+            "--log-limit", type=SIZE, metavar="BYTES", help="Keep so much of each log: its head and tail (1MB)."
+        ),
+        click.option(
+            "--workdir",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Make the attempts' folders there.",
+        ),
         click.option("--cleanup", type=click.Choice(CLEANUPS), help="When an attempt's folder is removed (success)."),
     )(function)
 
@@ -40,16 +52,29 @@ def worker_options(function: Function) -> Function:
     "tokenpool work --batch night --idle-timeout 5m --max-total-time 47h",
     "tokenpool work --view Monitor/todo -v",
 )
-@click.option("-b", "--batch", "batches", multiple=True, metavar="NAME", help="Only tokens of this batch; may be repeated.")
-@click.option("--tag", "tags", type=PAIR, multiple=True, metavar="K=V", help="Only tokens with this tag; may be repeated.")
+@click.option(
+    "-b", "--batch", "batches", multiple=True, metavar="NAME", help="Only tokens of this batch; may be repeated."
+)
+@click.option(
+    "--tag", "tags", type=PAIR, multiple=True, metavar="K=V", help="Only tokens with this tag; may be repeated."
+)
 @click.option("--view", type=VIEW, metavar="DESIGN/VIEW", help="Only tokens that this view lists, in its order.")
 @click.option("--quit", is_flag=True, help="Leave when nothing waits.")
 @click.option("--idle-timeout", type=DURATION, metavar="TIME", help="Leave after having nothing to do for so long.")
-@click.option("--poll", type=DURATION, metavar="TIME", help="The longest pause between two looks at an empty pool (5s).")
+@click.option(
+    "--poll", type=DURATION, metavar="TIME", help="The longest pause between two looks at an empty pool (5s)."
+)
 @click.option("--max-tasks", type=click.IntRange(1), metavar="N", help="Leave after N tokens.")
-@click.option("--max-total-time", type=DURATION, metavar="TIME", help="Claim nothing after so long; leave when all is finished.")
+@click.option(
+    "--max-total-time", type=DURATION, metavar="TIME", help="Claim nothing after so long; leave when all is finished."
+)
 @worker_options
-@click.option("--cwd", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR", help="Run every command in DIR, not in a folder of its own.")
+@click.option(
+    "--cwd",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Run every command in DIR, not in a folder of its own.",
+)
 @click.pass_obj
 def work(session: Session, /, **given: Any) -> int:
     """Claim tokens and run them.
