@@ -41,17 +41,15 @@ class Claimer:
         self._spread = not backend.ordered
         self._empty = False
         self._unsure: list[Json] = []
+        self._found: list[Json] = []
 
     def commit(self, n: int, outcomes: Sequence[Outcome] = ()) -> Written:
         """Record `outcomes` and claim up to `n` tokens in one write; fewer claimed does not mean an empty pool."""
         with self._lock:
-            written = Written()
-            if self._unsure:
-                settle_claims(self.backend, self._unsure, written)
-                self._unsure = []
-            claims = self._pick(n - len(written.claimed))
+            self._find_out()
+            claims = self._pick(n - len(self._found))
             if not claims and not outcomes:
-                return written
+                return Written(self._take_found())
             try:
                 now = commit(self.backend, claims, outcomes)
             except BaseException:
@@ -59,7 +57,7 @@ class Claimer:
                 self._unsure = [*claims]
                 raise
             self._learn(len(claims), len(now.claimed))
-            return Written(written.claimed + now.claimed, now.closed, now.superseded)
+            return Written(self._take_found() + now.claimed, now.closed, now.superseded)
 
     def claim(self, n: int = 1) -> list[Json]:
         """Claim up to `n` tokens; an empty list means that nothing waits, or that others were faster ten times."""
@@ -77,10 +75,21 @@ class Claimer:
     def abandon(self) -> None:
         """Give back what a claim that was interrupted may have taken."""
         with self._lock:
+            self._find_out()
+            taken = self._take_found()
+            commit(self.backend, (), [Outcome({**transitions.unlock({**d})}, d["lease"]["claim"]) for d in taken])
+
+    def _find_out(self) -> None:
+        """Ask the pool about claims in doubt; those that are ours are kept until they can be handed out."""
+        if self._unsure:
             taken = Written()
             settle_claims(self.backend, self._unsure, taken)
             self._unsure = []
-            commit(self.backend, (), [Outcome({**transitions.unlock({**d})}, d["lease"]["claim"]) for d in taken.claimed])
+            self._found += taken.claimed
+
+    def _take_found(self) -> list[Json]:
+        found, self._found = self._found, []
+        return found
 
     @property
     def exhausted(self) -> bool:

@@ -43,7 +43,7 @@ class Outcome:
     @property
     def attempt(self) -> Json | None:
         """The history entry of this claim."""
-        return next((a for a in self.doc.get("attempts") or () if a.get("claim") == self.claim), None)
+        return next((a for a in transitions.attempts_of(self.doc) if a.get("claim") == self.claim), None)
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,23 @@ def settle_claims(backend: Backend, claims: Sequence[Json], written: Written) ->
 # --- outcomes ----------------------------------------------------------------------------------------------------
 
 
-def _settle_outcome(
-    backend: Backend, outcome: Outcome, written: Written, result: Refused | None = None
-) -> None:
-    """Bring one outcome home: merged where the token is still ours, kept as superseded where it is not."""
+def _settle_outcome(backend: Backend, outcome: Outcome, written: Written, result: Refused | None = None) -> None:
+    """Bring one outcome home: merged where the token is still ours, kept as superseded where it is not.
+
+    Raises AnswerLost where that could not be found out; the caller has its outcome still, and comes again.
+    """
     doc_id = outcome.doc["_id"]
+    stripped = False
     for _ in range(ROUNDS):
         if result is not None and not result.conflict:
-            outcome = _without_what_is_refused(outcome, result)
+            if stripped:
+                log.error("the pool refuses the outcome of token %s: %s %s", doc_id, result.error, result.reason)
+                written.superseded.append(outcome.doc)
+                return
+            outcome, stripped = _without_what_is_refused(outcome, result), True
         now = backend.get_many([doc_id])[0]
-        if now is None:
-            log.warning("token %s was deleted while it ran; its outcome is dropped", doc_id)
+        if now is None or _is_run_by_picas(now, outcome):
+            log.warning("token %s is %s by now; its outcome is dropped", doc_id, "deleted" if now is None else "picas'")
             written.superseded.append(outcome.doc)
             return
         if _recorded(now, outcome):
@@ -131,22 +137,32 @@ def _settle_outcome(
             (written.closed if ours else written.superseded).append({**merged, "_rev": answer.rev})
             return
         result = answer
-    log.error("the outcome of token %s could not be written: %s", doc_id, result)
-    written.superseded.append(outcome.doc)
+    raise AnswerLost(f"the outcome of token {doc_id} could not be written {ROUNDS} times", "it is tried again")
+
+
+def _is_run_by_picas(now: Json, outcome: Outcome) -> bool:
+    """Tell whether a picas worker took the token: any write of ours, even to its history, would cost it its result."""
+    lease = now.get("lease")
+    leased = isinstance(lease, dict) and transitions.is_held_by(now, lease.get("claim", ""))
+    locked = transitions.state_of({**now, "type": "token"}) == transitions.LOCKED
+    return locked and not leased and not _still_ours(now, outcome)
 
 
 def _recorded(now: Json, outcome: Outcome) -> bool:
     """Tell whether the server already holds this outcome: its answer was lost, not the write."""
-    attempt = outcome.attempt
-    return attempt is not None and any(a.get("claim") == outcome.claim for a in now.get("attempts") or ())
+    if outcome.attempt is None:
+        state = ("lock", "done", "exit_code", "scrub_count")
+        held = transitions.is_held_by(now, outcome.claim)
+        return not held and all(now.get(name) == outcome.doc.get(name) for name in state)
+    return any(attempt.get("claim") == outcome.claim for attempt in transitions.attempts_of(now))
 
 
 def _still_ours(now: Json, outcome: Outcome) -> bool:
     """Ours is what our claim holds, what stands in todo again, and what a picas-style worker locked as we did."""
     if transitions.is_held_by(now, outcome.claim) or transitions.claimable(now):
         return True
-    picas_lock = not outcome.claim and now.get("hostname") == outcome.doc.get("hostname")
-    return picas_lock and transitions.state_of({**now, "type": "token"}) == transitions.LOCKED
+    claimed = outcome.base or outcome.doc
+    return not outcome.claim and all(now.get(name) == claimed.get(name) for name in ("lock", "hostname"))
 
 
 def merge(now: Json, outcome: Outcome) -> Json:
@@ -161,7 +177,7 @@ def merge(now: Json, outcome: Outcome) -> Json:
         else:
             merged.pop(name, None)
     if outcome.attempt is not None:
-        merged["attempts"] = [*(now.get("attempts") or ()), outcome.attempt]
+        merged["attempts"] = [*transitions.attempts_of(now), outcome.attempt]
     attachments = {**now.get("_attachments", {}), **_new_attachments(ours, now)}
     if attachments:
         merged["_attachments"] = attachments
@@ -172,7 +188,7 @@ def _superseded(now: Json, outcome: Outcome) -> Json:
     """Return the server's document with our result as history only: another claim or a person decides it."""
     kept = {**now}
     if outcome.attempt is not None:
-        kept["attempts"] = [*(now.get("attempts") or ()), {**outcome.attempt, "superseded": True, "counted": False}]
+        kept["attempts"] = [*transitions.attempts_of(now), {**outcome.attempt, "superseded": True, "counted": False}]
     logs = {f"superseded_{name}": data for name, data in _new_attachments(outcome.doc, now).items() if "data" in data}
     if logs:
         kept["_attachments"] = {**now.get("_attachments", {}), **logs}

@@ -98,7 +98,8 @@ def _csv(file: TextIO, name: str) -> Iterator[Fields]:
             check_size(fields, where)
             yield fields
     except csv.Error as error:
-        raise BadInput(f"{name}:{reader.line_num}: {error}", "is a quote missing?") from None
+        # The line of the row that failed, not of the last that did not.
+        raise BadInput(f"{name}:{reader.reader.line_num}: {error}", "is a quote missing?") from None
 
 
 def _jsonl(file: TextIO, name: str) -> Iterator[Fields]:

@@ -18,9 +18,9 @@ from typing import Any
 
 from . import transitions
 from .backends.base import Backend, Json
+from .children import Child, Finished, Supervisor
 from .commits import Outcome
 from .errors import BadInput, Conflict, ServerAway, TokenpoolError
-from .children import Child, Finished, Supervisor
 from .runners import runner_for
 from .runners.base import Places, Result
 
@@ -116,7 +116,7 @@ def close(doc: Json, result: Result, began: str, worker: str) -> Json:
     """Return the document as it is to stand: finished, failed, or given back for another attempt."""
     closed = {**doc}
     attempt = _attempt(doc, result, began, worker)
-    closed["attempts"] = [*_attempts(doc), attempt]
+    closed["attempts"] = [*transitions.attempts_of(doc), attempt]
     if result.output is not None:
         closed["output"] = dict(result.output)
     if result.failure_class in ("preempted", "lost"):
@@ -172,7 +172,7 @@ def may_retry(doc: Mapping[str, Any]) -> bool:
     allowed = doc.get("max_retries")
     if isinstance(allowed, bool) or not isinstance(allowed, (int, float)):
         return False
-    return sum(bool(attempt.get("counted", True)) for attempt in _attempts(doc)) <= allowed
+    return sum(bool(attempt.get("counted", True)) for attempt in transitions.attempts_of(doc)) <= allowed
 
 
 def _attempt(doc: Json, result: Result, began: str, worker: str) -> Json:
@@ -188,11 +188,6 @@ def _attempt(doc: Json, result: Result, began: str, worker: str) -> Json:
         "cpu_seconds": round(result.cpu_seconds, 3),
         "max_rss_mb": round(result.max_rss_mb, 1),
     }
-
-
-def _attempts(doc: Mapping[str, Any]) -> list[Json]:
-    found = doc.get("attempts")
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
 def _errors(doc: Mapping[str, Any]) -> list[Json]:
@@ -231,7 +226,7 @@ def _environment(doc: Json, work: Path, context: Context) -> dict[str, str]:
         **folders,
         "CPU": str(wanted if isinstance(wanted, int) and wanted > 0 else context.cpus),
         "TOKENPOOL_TOKEN_ID": doc["_id"],
-        "TOKENPOOL_ATTEMPT": str(len(_attempts(doc)) + 1),
+        "TOKENPOOL_ATTEMPT": str(len(transitions.attempts_of(doc)) + 1),
         "TOKENPOOL_CLAIM": doc["lease"]["claim"],
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import getpass
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from .commits import Outcome, commit
 from .designs import DEFAULT_DESIGNS, design_document
 from .documents import Task, Token
 from .errors import BadInput, Conflict, NotFound
-from .pushes import Item, Pushed, push
+from .pushes import Item, Pushed, push, user_name
 from .selectors import Selector, parse
 
 Selection = Union[str, Selector, Iterable[str]]
@@ -246,7 +245,7 @@ class Pool:
     ) -> Changed:
         """Apply a bulk verb by its name: retry, reset, scrub, cancel, rm."""
         if verb == "cancel":
-            chosen = changes.cancel_verb(getpass.getuser())
+            chosen = changes.cancel_verb(user_name())
         else:
             chosen = changes.REMOVE_RUNNING if verb == "rm" and running else changes.VERBS[verb]
         return changes.apply(self.backend, selector_of(selection), chosen, dry_run, progress)

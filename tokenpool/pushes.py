@@ -45,7 +45,7 @@ def push(backend: Backend, items: Iterable[Item], defaults: Mapping[str, Any], d
 
     With `dedupe` the id is made of the content, and a token that is there already is no error.
     """
-    stamp = {"creation_time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"), "submitter": _user(), **defaults}
+    stamp = {"creation_time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"), "submitter": user_name(), **defaults}
     docs = (make_token(item, stamp, dedupe) for item in items)
     while True:
         chunk = list(islice(docs, CHUNK))
@@ -84,7 +84,8 @@ def _check(fields: Json) -> None:
         fields.setdefault("input", equivalent_input(fields))
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return who we are, empty where the machine does not know."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

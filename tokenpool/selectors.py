@@ -12,7 +12,7 @@ from typing import Any
 from .errors import BadInput
 from .transitions import STATES, state_of
 
-_AGE = re.compile(r"age\s*([<>])=?\s*(.+)$")
+_AGE = re.compile(r"age\s*([<>])=?\s*(.*)$")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
 _UNITS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400, "w": 604800}
 _HINT = "write an id, state:error, batch:NAME, tag:KEY=VALUE, host:NAME, 'age>2h', or all"

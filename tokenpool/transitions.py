@@ -142,6 +142,12 @@ def claimable(doc: Mapping[str, Any]) -> bool:
     )
 
 
+def attempts_of(doc: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the history of a token; what somebody wrote there by hand and is none is left out."""
+    found = doc.get("attempts")
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
 # --- moves -----------------------------------------------------------------------------------------------------
 
 

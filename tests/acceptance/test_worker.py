@@ -17,7 +17,7 @@ from tokenpool.pool import Pool, connect
 from tokenpool.worker import Event, Summary, Worker, WorkerOptions
 
 
-@pytest.fixture()
+@pytest.fixture
 def pool(pool_url: str) -> Iterator[Pool]:
     with connect(pool_url, create=True) as opened:
         yield opened

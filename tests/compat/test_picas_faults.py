@@ -178,7 +178,8 @@ def test_a_token_that_somebody_else_took_meanwhile_is_not_overwritten(client: Co
 
     now = stored(client, "a")
     assert (now["lock"], now["hostname"], now["done"]) == (12345, "picas.example.org", 0)
-    assert [(a.get("superseded"), a["counted"]) for a in now["attempts"]] == [(True, False)]
+    # Not even its history is written to: picas would lose its result to the conflict.
+    assert "attempts" not in now
 
 
 def test_a_503_at_the_final_save_does_not_end_the_pilot(proxy: FaultyProxy, far: CouchDB, near: CouchDB) -> None:
@@ -191,9 +192,6 @@ def test_a_503_at_the_final_save_does_not_end_the_pilot(proxy: FaultyProxy, far:
     assert script.tasks_processed == 2
 
 
-@pytest.mark.xfail(
-    strict=True, reason="commits._settle_outcome drops an outcome after eight refused writes, and never waits"
-)
 def test_a_server_that_is_long_away_at_the_final_save_gets_the_result(
     proxy: FaultyProxy, far: CouchDB, near: CouchDB
 ) -> None:
@@ -303,10 +301,9 @@ def test_tokens_that_lack_fields_or_hold_odd_ones_do_not_end_the_pilot(client: C
     assert [stored(client, each)["scrub_count"] for each in ("bare", "odd", "null")] == [1, 1, 1]
 
 
-def test_a_token_without_done_can_be_claimed_and_closed(client: CouchDB) -> None:
+def test_a_token_without_done_can_be_claimed_and_closed(couch_db: str) -> None:
+    client = client_of(couch_db)
     view = 'function(doc) { if (doc.type == "token" && doc.lock == 0 && !doc.done) emit(doc._id, null); }'
-    if client.pool.url.startswith("sqlite"):
-        pytest.skip("views in JavaScript are CouchDB's")
     client.add_view("open", view, design_doc="Mine")
     client.pool.backend.put_many([{"_id": "a", "type": "token", "lock": 0}])
     Script(client, view="open", design_doc="Mine").run()

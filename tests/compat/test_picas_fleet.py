@@ -210,10 +210,6 @@ def test_picas_leaves_a_token_that_ours_hold(python: str, client: CouchDB, couch
     assert {token.state for token in client.pool.tokens()} == {"done"}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="commits._settle_outcome writes its history into a token that picas runs; picas then loses the result",
-)
 def test_a_token_that_picas_takes_from_ours_is_finished_by_picas(
     python: str, client: CouchDB, couch_db: str, gate: Gate
 ) -> None:

@@ -147,7 +147,8 @@ def test_a_finished_token_is_left_alone(client: CouchDB, pool_url: str, tmp_path
         before = stored(client, "a")
         script.terminate()
         said, told = script.communicate(timeout=30)
-    assert (script.returncode, said) == (0, "CLEAN\n"), told
+    # An idle script may say once more that it is ready before the signal reaches it.
+    assert (script.returncode, said.replace("READY\n", "")) == (0, "CLEAN\n"), told
     assert stored(client, "a") == before
     assert (state(client, "a"), before["scrub_count"]) == ("done", 0)
 

@@ -133,7 +133,6 @@ def test_a_claim_in_doubt_while_the_server_is_away_is_looked_up_later(backend: A
     assert len(claimer.claim(2)) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="Claimer.commit forgets claims that it has just settled when what follows fails")
 @pytest.mark.parametrize("next_failure", ["write", "look"])
 def test_claims_found_out_are_not_lost_by_the_next_failure(
     backend: Any, monkeypatch: pytest.MonkeyPatch, next_failure: str

@@ -233,7 +233,6 @@ def test_a_server_that_goes_away_while_it_is_asked_leaves_it_too(backend: Any) -
     assert len(backend.get("a")["attempts"]) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="commits._settle_outcome drops an outcome after eight lost answers")
 def test_an_outcome_that_cannot_be_written_now_is_left_to_the_caller(backend: Any) -> None:
     outcome = ended(claimed(backend))
     backend.script = [lose_request] * 30
@@ -243,7 +242,6 @@ def test_an_outcome_that_cannot_be_written_now_is_left_to_the_caller(backend: An
     assert ids(commit(backend, (), [outcome]).closed) == ["a"]
 
 
-@pytest.mark.xfail(strict=True, reason="an outcome without an attempt (Pool.close) is not recognised as recorded")
 def test_a_close_by_hand_whose_answer_was_lost_is_recognised(pool: Pool, backend: Any) -> None:
     pool.push({"_id": "a"})
     (token,) = pool.claim()
@@ -260,7 +258,6 @@ def test_a_release_whose_answer_was_lost_is_a_release(pool: Pool, backend: Any) 
     assert state_of(backend.get("a")) == "todo"
 
 
-@pytest.mark.xfail(strict=True, reason="commits._recorded and merge iterate whatever `attempts` is")
 @pytest.mark.parametrize("attempts", [5, ["x"]])
 def test_an_odd_history_does_not_hinder_a_merge(backend: Any, attempts: Any) -> None:
     outcome = ended(claimed(backend))
@@ -269,10 +266,6 @@ def test_an_odd_history_does_not_hinder_a_merge(backend: Any, attempts: Any) -> 
     assert state_of(backend.get("a")) == "done"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="commits._still_ours without a claim compares hosts only: a neighbour on this host loses its token",
-)
 def test_a_script_without_claims_does_not_steal_from_its_neighbour(backend: Any) -> None:
     backend.real.put_many([new_token({"_id": "a", "lock": 100, "hostname": "here"})])
     mine = transitions.scrub(transitions.fail({**backend.get("a")}, "no"))

@@ -54,15 +54,8 @@ def test_the_ending_names_the_format(name: str, kind: str) -> None:
         ("lines", "a\n" + "x" * (MAX_TOKEN_BYTES + 1), "f:2: "),
         ("csv", "input,batch\na,b\nc\n", "f:3: 2 columns"),
         ("csv", "input\na\nb,c\n", "f:3: 1 columns"),
-        pytest.param(
-            "csv",
-            'input\na\n"b\n',
-            "f:3: ",
-            marks=pytest.mark.xfail(
-                strict=True, reason="generators._csv: DictReader.line_num is that of the row before"
-            ),
-        ),
-        ("jsonl", '{"input": "a"}\n\n{nope}\n', "f:3: not JSON"),
+        ("csv", 'input\na\n"b\n', "f:3: "),
+                ("jsonl", '{"input": "a"}\n\n{nope}\n', "f:3: not JSON"),
         ("jsonl", '{"input": "a"}\n7\n', "f:2: a token is an object or a command, not int"),
         ("json", '[\n{"input": "a"},\n{]', "f:3: not JSON"),
         ("json", '["a", [1]]', "f: item 2: "),

@@ -45,7 +45,7 @@ def push_options(function: Function) -> Function:
         ),
         click.option("-b", "--batch", metavar="NAME", help="Their batch."),
         click.option("-n", "--name", help="A name for people.", **text),
-        click.option("-d", "--description", help="A description for people.", **text),
+        click.option("--description", help="A description for people.", **text),
         click.option("--tag", "tags", type=PAIR, multiple=True, metavar="K=V", help="A tag; may be repeated."),
         click.option("--priority", type=float, metavar="N", help="Higher goes first, across batches."),
         click.option(

@@ -161,7 +161,11 @@ def _frame(look: Look) -> Any:
     where = look.pool.url + (f"  batch {look.batch}" if look.batch else "")
     eta = f", about {duration(look.left)} left" if look.left is not None else ""
     frame = Table(
-        title=where, caption=f"{number(total)}, {look.rate:.1f}/s{eta}; Ctrl-C leaves", box=None, title_justify="left"
+        title=where,
+        title_justify="left",
+        caption=f"{number(total)}, {look.rate:.1f}/s{eta}; Ctrl-C leaves",
+        box=None,
+        show_header=False,
     )
     for state in STATES:
         bar = ProgressBar(total=total, completed=look.counts[state], width=40, complete_style=COLORS[state])
