@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import random
 import signal
@@ -14,18 +13,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from types import FrameType
 from typing import Any
 
 from . import transitions
 from .commits import Outcome, commit
 from .deadlines import Deadline
-from .documents import Task
+from .documents import Task, drop_unsavable, stubs_of
 from .errors import ClaimFailed, Conflict, OutOfSpace, ServerAway, TokenpoolError, TokenTimeout
 from .executers import ProcessGroups, watching
 from .iterators import EndlessViewIterator, TaskViewIterator
-from .util import Timer
+from .util import Timer, timestamp
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +93,7 @@ class AbstractRunActor:
         """Process one token and save what became of it; a fault in the script fails the token, not the worker."""
         self.current_task = task
         claim = self._claim = _claim_of(task)
-        began = _now()
+        began = timestamp()
         self._base = copy.deepcopy(task.doc)
         deadline = Deadline(timeout, self._kill_children)
         try:
@@ -109,7 +107,7 @@ class AbstractRunActor:
             task.error(f"Exception {type(error)} occurred during processing: {error}", exception=error)
         finally:
             deadline.disarm()
-        if dropped := _drop_unsavable(task):
+        if dropped := drop_unsavable(task):
             task.error(f"not JSON, so it could not be saved: {dropped}")
         if self._leaving:  # a script swallowed the signal; its token is given back all the same
             raise _Leave
@@ -155,7 +153,7 @@ class AbstractRunActor:
                 delay = min(60.0, delay * 2)
         for doc in written.closed:
             task.doc.update(doc)
-            task.doc["_attachments"] = _stubs(doc)
+            task.doc["_attachments"] = stubs_of(doc)
         if written.superseded:
             log.warning("token %s is not ours any more; its result was kept in its history", task.id)
 
@@ -364,18 +362,6 @@ def _claim_of(task: Task) -> str:
     return str(lease.get("claim", "")) if isinstance(lease, dict) else ""
 
 
-def _drop_unsavable(task: Task) -> str:
-    """Take out of the document what is no JSON, so that the rest can be saved; return the names of these fields."""
-    dropped = []
-    for name, value in list(task.doc.items()):
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError):
-            dropped.append(name)
-            del task.doc[name]
-    return ", ".join(dropped)
-
-
 def _set_handlers(handlers: dict[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
         try:
@@ -393,25 +379,13 @@ def _note_attempt(task: Task, claim: str, began: str) -> None:
         "claim": claim,
         "hostname": socket.gethostname(),
         "start_time": began,
-        "end_time": _now(),
+        "end_time": timestamp(),
         "exit_code": task.doc.get("exit_code"),
         "failure_class": "executor" if failed else None,
         "counted": True,
     }
     before = task.doc.get("attempts")
     task.doc["attempts"] = [*(before if isinstance(before, list) else ()), entry]
-
-
-def _stubs(doc: dict[str, Any]) -> dict[str, Any]:
-    """Return the attachments as stubs: the next save must not send their bytes again."""
-    return {
-        name: {key: value for key, value in {**attachment, "stub": True}.items() if key != "data"}
-        for name, attachment in (doc.get("_attachments") or {}).items()
-    }
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 __all__ = ["AbstractRunActor", "RunActor", "log", "signal", "subprocess"]

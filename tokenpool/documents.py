@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import json
 import mimetypes
 import os
 import socket
@@ -289,3 +290,26 @@ class Job(Document):
     def is_done(self) -> bool:
         """Tell whether it ended."""
         return bool(self.doc["done"] != 0)
+
+
+# --- what can be saved ------------------------------------------------------------------------------------------
+
+
+def drop_unsavable(task: Task) -> str:
+    """Take out of the document what is no JSON, so that the rest can be saved; return the names of these fields."""
+    dropped = []
+    for name, value in list(task.doc.items()):
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            dropped.append(name)
+            del task.doc[name]
+    return ", ".join(dropped)
+
+
+def stubs_of(doc: dict[str, Any]) -> dict[str, Any]:
+    """Return the attachments as stubs: the next save must not send their bytes again."""
+    return {
+        name: {key: value for key, value in {**attachment, "stub": True}.items() if key != "data"}
+        for name, attachment in (doc.get("_attachments") or {}).items()
+    }

@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from .commits import Outcome
 from .errors import BadInput, Conflict, ServerAway, TokenpoolError
 from .runners import runner_for
 from .runners.base import Places, Result
+from .util import timestamp
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Run:
 def run_token(doc: Json, context: Context) -> Run:
     """Take one claimed token through its whole life; returns the outcome to be written, never raises for the token."""
     claim = doc["lease"]["claim"]
-    began, clock = _now(), time.monotonic()
+    began, clock = timestamp(), time.monotonic()
     places = prepare(doc, context)
     if context.stopped(claim):  # while it waited for its slot
         result = Result(transitions.PICAS_ERROR)
@@ -181,7 +181,7 @@ def _attempt(doc: Json, result: Result, began: str, worker: str) -> Json:
         "worker": worker,
         "hostname": doc["hostname"],
         "start_time": began,
-        "end_time": _now(),
+        "end_time": timestamp(),
         "exit_code": result.exit_code,
         "failure_class": result.failure_class or None,
         "counted": result.failure_class not in ("preempted", "lost"),
@@ -201,10 +201,6 @@ def _as_stopped(result: Result, why: str) -> Result:
         return result
     message = "cancelled while it ran" if why == "cancelled" else result.message
     return Result(result.exit_code, why, message, result.cpu_seconds, result.max_rss_mb)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # --- places and logs -------------------------------------------------------------------------------------------------

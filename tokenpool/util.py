@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 
@@ -26,6 +27,11 @@ class Timer:
 def seconds() -> int:
     """Return the time in whole seconds since 1970, as `lock` and `done` hold it."""
     return int(time.time())
+
+
+def timestamp() -> str:
+    """Return the time to the millisecond as RFC 3339 writes it, in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def time_elapsed(timer: Timer, max: float = 30.0) -> bool:
