@@ -85,7 +85,17 @@ def drain(server: Server, kind: str, workers: int, slots: int, tokens: int, pica
         go = Path(folder) / "go"
         base, user, password = server.parts
         if kind == "picas":
-            command = [picas_python, "-W", "ignore", str(HERE / "drain_picas.py"), base, database, user, password, str(go)]
+            command = [
+                picas_python,
+                "-W",
+                "ignore",
+                str(HERE / "drain_picas.py"),
+                base,
+                database,
+                user,
+                password,
+                str(go),
+            ]
         else:
             command = [sys.executable, str(HERE / "drain_tokenpool.py"), server.pool_url(database), str(slots), str(go)]
         children = [
@@ -134,8 +144,12 @@ def sqlite_push_rate(tokens: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--couchdb", default=os.environ.get("TOKENPOOL_TEST_COUCHDB", "http://admin:secret@127.0.0.1:5984"))
-    parser.add_argument("--picas-python", default=os.environ.get("PICAS_PYTHON", ""), help="a Python that has picas 1.1.2")
+    parser.add_argument(
+        "--couchdb", default=os.environ.get("TOKENPOOL_TEST_COUCHDB", "http://admin:secret@127.0.0.1:5984")
+    )
+    parser.add_argument(
+        "--picas-python", default=os.environ.get("PICAS_PYTHON", ""), help="a Python that has picas 1.1.2"
+    )
     parser.add_argument("--tokens", type=int, default=1000)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 4, 16])
     arguments = parser.parse_args()
@@ -144,7 +158,9 @@ def main() -> None:
     print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
     print(f"server: {welcome.get('vendor', {}).get('name', '?')} {welcome.get('version', '?')}\n")
     raw, couch, sqlite = push_rates(server, 20_000)
-    print(f"push: raw _bulk_docs {raw:,.0f}/s, tokenpool {couch:,.0f}/s (ratio {couch / raw:.2f}), SQLite {sqlite:,.0f}/s\n")
+    print(
+        f"push: raw _bulk_docs {raw:,.0f}/s, tokenpool {couch:,.0f}/s (ratio {couch / raw:.2f}), SQLite {sqlite:,.0f}/s\n"
+    )
     print(f"{'workers':>7}  {'':>10} {'tokens/s':>9} {'requests/token':>15} {'run twice':>10} {'ratio':>6}")
     for workers in arguments.workers:
         picas = None

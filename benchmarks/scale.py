@@ -1,6 +1,6 @@
 """Prints how the cost of a pool grows: SQLite with 10³ … 10⁶ tokens, push, status, claim and close.
 
-    python benchmarks/scale.py            # --most 100000 for a short round
+python benchmarks/scale.py            # --most 100000 for a short round
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def main() -> None:
     most = parser.parse_args().most
     sizes = [size for size in (1_000, 10_000, 100_000, 1_000_000) if size <= most]
     rows = [row(size) for size in sizes]
-    print(f"\nclaim p99 at {sizes[-1]:,} is {rows[-1][0] / rows[0][0]:.2f} times that at {sizes[0]:,}; status {rows[-1][1]:.3f} s")
+    print(
+        f"\nclaim p99 at {sizes[-1]:,} is {rows[-1][0] / rows[0][0]:.2f} times that at {sizes[0]:,}; status {rows[-1][1]:.3f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -142,7 +142,9 @@ def _read_password(path: Path) -> str:
     try:
         return path.read_text("utf-8").strip()
     except OSError as error:
-        raise NotPermitted(f"the password file {path} cannot be read: {error.strerror}", "check password_file") from None
+        raise NotPermitted(
+            f"the password file {path} cannot be read: {error.strerror}", "check password_file"
+        ) from None
 
 
 def _from_netrc(host: str, user: str | None) -> str | None:

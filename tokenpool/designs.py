@@ -45,7 +45,9 @@ def design_document(design: str) -> dict[str, Any]:
         for name, files in views(design).items()
     }
     if not functions:
-        raise NotFound(f"there is no design {design!r}", f"known: {', '.join(sorted(p.name for p in folder().iterdir()))}")
+        raise NotFound(
+            f"there is no design {design!r}", f"known: {', '.join(sorted(p.name for p in folder().iterdir()))}"
+        )
     return {"_id": f"_design/{design}", "language": "javascript", "views": functions}
 
 

@@ -109,7 +109,9 @@ def _jsonl(file: TextIO, name: str) -> Iterator[Fields]:
         try:
             value = json.loads(line)
         except ValueError as error:
-            raise BadInput(f"{name}:{number}: not JSON: {error}", "one JSON document a line; nothing was pushed") from None
+            raise BadInput(
+                f"{name}:{number}: not JSON: {error}", "one JSON document a line; nothing was pushed"
+            ) from None
         yield _fields(value, f"{name}:{number}")
 
 
@@ -147,6 +149,8 @@ def _fields(value: Any, where: str) -> Fields:
     if isinstance(value, str):
         value = {"input": value}
     if not isinstance(value, dict):
-        raise BadInput(f"{where}: a token is an object or a command, not {type(value).__name__}", 'write {"input": "echo hi"}')
+        raise BadInput(
+            f"{where}: a token is an object or a command, not {type(value).__name__}", 'write {"input": "echo hi"}'
+        )
     check_size(value, where)
     return value

@@ -200,7 +200,13 @@ class Pool:
     def count(self, selection: Selection) -> dict[str, int]:
         """Return the number of chosen tokens by state; whole batches and states come from an index."""
         chosen = selector_of(selection)
-        if not (chosen.ids or chosen.hosts or chosen.tags or chosen.older_than is not None or chosen.younger_than is not None):
+        if not (
+            chosen.ids
+            or chosen.hosts
+            or chosen.tags
+            or chosen.older_than is not None
+            or chosen.younger_than is not None
+        ):
             totals = dict.fromkeys(transitions.STATES, 0)
             for (state, batch), number in self.backend.counts().items():
                 if (not chosen.batches or batch in chosen.batches) and (not chosen.states or state in chosen.states):

@@ -45,7 +45,11 @@ def push(backend: Backend, items: Iterable[Item], defaults: Mapping[str, Any], d
 
     With `dedupe` the id is made of the content, and a token that is there already is no error.
     """
-    stamp = {"creation_time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"), "submitter": user_name(), **defaults}
+    stamp = {
+        "creation_time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "submitter": user_name(),
+        **defaults,
+    }
     docs = (make_token(item, stamp, dedupe) for item in items)
     while True:
         chunk = list(islice(docs, CHUNK))
@@ -78,7 +82,9 @@ def content_id(fields: Mapping[str, Any]) -> str:
 def _check(fields: Json) -> None:
     """Refuse what no worker could run, and write what picas' workers need to run it too."""
     doc_id = fields.get("_id")
-    if doc_id is not None and (not isinstance(doc_id, str) or not doc_id or doc_id.startswith("_") or doc_id in (".", "..")):
+    if doc_id is not None and (
+        not isinstance(doc_id, str) or not doc_id or doc_id.startswith("_") or doc_id in (".", "..")
+    ):
         raise BadInput(f"{doc_id!r} cannot be the id of a token", "use a text that does not start with _")
     if "command" in fields:
         fields.setdefault("input", equivalent_input(fields))

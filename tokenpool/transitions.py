@@ -29,7 +29,9 @@ _MISSING = object()
 _JS_NUMBER = re.compile(r"[+-]?(Infinity|(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)\Z", re.ASCII)
 _JS_RADIX = re.compile(r"0([xXoObB])([0-9a-fA-F]+)\Z")
 _JS_INT = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|(?!0[xX])\d+)", re.ASCII)
-_JS_SPACE = " \t\n\r\v\f\u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000\ufeff"
+_JS_SPACE = (
+    " \t\n\r\v\f\u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000\ufeff"
+)
 
 
 # --- JavaScript's idea of a value ----------------------------------------------------------------------------

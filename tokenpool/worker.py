@@ -55,7 +55,9 @@ class Running:
 class Worker:
     """Claims and runs tokens until it is told to leave; `run` is to be called once."""
 
-    def __init__(self, pool: Pool, options: WorkerOptions, observer: Callable[[Event], None] = lambda event: None) -> None:
+    def __init__(
+        self, pool: Pool, options: WorkerOptions, observer: Callable[[Event], None] = lambda event: None
+    ) -> None:
         self.pool, self.options, self.observer = pool, options, observer
         self.name = new_worker_id()
         want = Want(options.batches, options.tags, options.design, options.view)

@@ -44,7 +44,9 @@ def test_every_verb_that_a_page_shows_exists(page: Path) -> None:
 
     verbs = set(commands())
     # When a page shows a command, then its verb is one of them
-    shown = re.findall(r"^\$ (?:.*\| )?tokenpool (?:--?\S+ )*([a-z]+)|`tokenpool ([a-z]+)", page.read_text("utf-8"), re.MULTILINE)
+    shown = re.findall(
+        r"^\$ (?:.*\| )?tokenpool (?:--?\S+ )*([a-z]+)|`tokenpool ([a-z]+)", page.read_text("utf-8"), re.MULTILINE
+    )
     assert {first or second for first, second in shown} - verbs == set()
 
 

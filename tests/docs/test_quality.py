@@ -48,7 +48,10 @@ def test_rooms_import_only_downwards() -> None:
 
 def module_names() -> list[str]:
     walked = pkgutil.walk_packages(tokenpool.__path__, "tokenpool.")
-    return ["tokenpool", *(m.name for m in walked if not m.name.startswith(("tokenpool.testing", "tokenpool.__main__")))]
+    return [
+        "tokenpool",
+        *(m.name for m in walked if not m.name.startswith(("tokenpool.testing", "tokenpool.__main__"))),
+    ]
 
 
 @pytest.mark.parametrize("name", module_names())

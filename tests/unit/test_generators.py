@@ -55,7 +55,7 @@ def test_the_ending_names_the_format(name: str, kind: str) -> None:
         ("csv", "input,batch\na,b\nc\n", "f:3: 2 columns"),
         ("csv", "input\na\nb,c\n", "f:3: 1 columns"),
         ("csv", 'input\na\n"b\n', "f:3: "),
-                ("jsonl", '{"input": "a"}\n\n{nope}\n', "f:3: not JSON"),
+        ("jsonl", '{"input": "a"}\n\n{nope}\n', "f:3: not JSON"),
         ("jsonl", '{"input": "a"}\n7\n', "f:2: a token is an object or a command, not int"),
         ("json", '[\n{"input": "a"},\n{]', "f:3: not JSON"),
         ("json", '["a", [1]]', "f: item 2: "),

@@ -138,9 +138,13 @@ class CouchDBBackend(Backend):
             answer = self.transport.request("GET", path)
         if answer.status == 404:
             self._expect_database(answer)
-            raise NotFound(f"there is no view {design}/{view} in {self.url}", f"write it first: tokenpool init {self.url}")
+            raise NotFound(
+                f"there is no view {design}/{view} in {self.url}", f"write it first: tokenpool init {self.url}"
+            )
         told = self._expect(answer, f"view {design}/{view}").json()
-        rows = tuple(Row(row.get("id"), row["key"], row.get("value"), row.get("doc")) for row in told["rows"] if "key" in row)
+        rows = tuple(
+            Row(row.get("id"), row["key"], row.get("value"), row.get("doc")) for row in told["rows"] if "key" in row
+        )
         return Rows(rows, told.get("total_rows", len(rows)), told.get("offset") or 0)
 
     # --- attachments -----------------------------------------------------------------------------------------------
@@ -167,7 +171,9 @@ class CouchDBBackend(Backend):
         return self._expect(answer, path).json()
 
     def _expect_database(self, answer: Answer) -> None:
-        if (answer.status == 404 and "no_db_file" in answer.reason()[1]) or "Database does not exist" in answer.reason()[1]:
+        if (
+            answer.status == 404 and "no_db_file" in answer.reason()[1]
+        ) or "Database does not exist" in answer.reason()[1]:
             self._expect(answer, f"database {self.database!r}")
 
     def _expect(self, answer: Answer, what: str) -> Answer:
@@ -182,7 +188,8 @@ class CouchDBBackend(Backend):
             raise Conflict(f"{what} was changed by somebody else", "read it again")
         if answer.status in (401, 403):
             raise NotPermitted(
-                f"{self.url}: {told}", "check user and password: TOKENPOOL_PASSWORD, TOKENPOOL_PASSWORD_FILE or ~/.netrc"
+                f"{self.url}: {told}",
+                "check user and password: TOKENPOOL_PASSWORD, TOKENPOOL_PASSWORD_FILE or ~/.netrc",
             )
         if answer.status == 507:
             raise OutOfSpace(f"the disk of {self.url} is full", "make room on the server, then try again")
@@ -204,7 +211,9 @@ def parse_url(url: str, password: str | None = None) -> tuple[str, str, Options]
         parts = urlsplit(f"{protocol}://{rest}")
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise BadInput(f"{url!r} is not the URL of a pool: {error}", "couchdb+https://user@host:6984/database") from None
+        raise BadInput(
+            f"{url!r} is not the URL of a pool: {error}", "couchdb+https://user@host:6984/database"
+        ) from None
     prefix, _, database = parts.path.strip("/").rpartition("/")
     if not host or not database:
         raise BadInput(
@@ -219,8 +228,10 @@ def parse_url(url: str, password: str | None = None) -> tuple[str, str, Options]
         )
     server = f"{protocol}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
     secret = unquote(parts.password) if parts.password else password or ""
-    return server + (f"/{prefix}" if prefix else ""), unquote(database), Options(
-        username=unquote(parts.username or ""), password=secret, **_reach(options)
+    return (
+        server + (f"/{prefix}" if prefix else ""),
+        unquote(database),
+        Options(username=unquote(parts.username or ""), password=secret, **_reach(options)),
     )
 
 
@@ -228,7 +239,9 @@ def _reach(options: Mapping[str, str]) -> dict[str, Any]:
     known = {"insecure", "cafile", "capath", "cert", "key", "verify", "timeout", "attempts"}
     strange = set(options) - known
     if strange:
-        raise BadInput(f"unknown option in the pool's URL: {', '.join(sorted(strange))}", f"known: {', '.join(sorted(known))}")
+        raise BadInput(
+            f"unknown option in the pool's URL: {', '.join(sorted(strange))}", f"known: {', '.join(sorted(known))}"
+        )
     reach: dict[str, Any] = {name: options[name] for name in ("cafile", "capath", "cert", "key") if name in options}
     try:
         if "timeout" in options:
@@ -285,4 +298,6 @@ def _bad_document(doc: Json) -> Refused | None:
 def _result(doc: Json, row: Mapping[str, Any], unsure: bool) -> WriteResult:
     if "rev" in row:
         return Saved(str(row["id"]), str(row["rev"]), accepted=unsure or bool(row.get("accepted")))
-    return Refused(str(row.get("id", doc["_id"])), str(row.get("error", row.get("name", ""))), str(row.get("reason", "")))
+    return Refused(
+        str(row.get("id", doc["_id"])), str(row.get("error", row.get("name", ""))), str(row.get("reason", ""))
+    )

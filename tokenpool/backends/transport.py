@@ -179,9 +179,7 @@ class Transport:
             retries=False,
             redirect=False,
             preload_content=not stream,
-            timeout=urllib3.Timeout(
-                connect=self.options.connect_timeout, read=timeout or self.options.read_timeout
-            ),
+            timeout=urllib3.Timeout(connect=self.options.connect_timeout, read=timeout or self.options.read_timeout),
         )
 
     def _judge(self, error: HTTPError, method: str, path: str, harmless: bool, last: bool) -> None:
@@ -194,10 +192,13 @@ class Transport:
                 "name your authority: …?cafile=/path/ca.pem, or set SSL_CERT_FILE",
             ) from error
         if not (harmless or _never_sent(error)):
-            raise AnswerLost(f"no answer to {method} {path} at {self._host}: {_why(error)}", "it is read back") from error
+            raise AnswerLost(
+                f"no answer to {method} {path} at {self._host}: {_why(error)}", "it is read back"
+            ) from error
         if last:
             raise ServerAway(
-                f"{self._host} cannot be reached: {_why(error)}", "is the server up, and the URL right? tokenpool doctor"
+                f"{self._host} cannot be reached: {_why(error)}",
+                "is the server up, and the URL right? tokenpool doctor",
             ) from error
 
     def _judge_status(
@@ -206,7 +207,9 @@ class Transport:
         """Return whether to send again after a passing error; raise where that is not safe or was enough."""
         answer = Answer(response.status, response.headers, response.data)
         if response.status != 429 and not harmless:
-            raise AnswerLost(f"{method} {path} at {self._host}: {answer.status} {answer.reason()[1]}", "it is read back")
+            raise AnswerLost(
+                f"{method} {path} at {self._host}: {answer.status} {answer.reason()[1]}", "it is read back"
+            )
         if last:
             raise ServerAway(f"{self._host} answers {answer.status}: {' '.join(answer.reason())}", "try again later")
         return True
