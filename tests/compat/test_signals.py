@@ -26,7 +26,7 @@ from picas_scripts import client_of, finish
 from tokenpool import EndlessViewIterator, RunActor
 from tokenpool.executers import execute
 
-place, pids = {place!r}, {pids!r}
+place, pids, told = {place!r}, {pids!r}, []
 
 def say(word):
     print(word, flush=True)
@@ -63,8 +63,8 @@ def stop():
     return False
 
 def empty():
-    if place == "idle" and actor.tasks_processed:
-        say("READY")
+    if place == "idle" and actor.tasks_processed and not told:
+        told.append(say("READY"))
     return False
 
 actor = Actor(client_of({url!r}, views=False))
