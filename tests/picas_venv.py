@@ -11,24 +11,26 @@ from pathlib import Path
 from couch_server import REAL_ENVIRONMENT, Unavailable
 
 PICAS = "picas==1.1.2"
-#: All that picas needs to claim and run tokens; what it declares besides is for its command line and notebooks.
-PACKAGES = [PICAS, "stopit", "couchdb", "setuptools<81"]
+#: picas declares a notebook kernel and an old cryptography besides; without them these are all that it imports.
+ALONE = [PICAS, "stopit", "couchdb", "setuptools<81"]
+LIBRARIES = ["cryptography", "jsonschema", "pyyaml", "requests"]
 INSTALL_SECONDS = 300
 
 
 def picas_python() -> str:
     """Return a Python that imports picas; raises Unavailable where it cannot be installed."""
     cache = REAL_ENVIRONMENT.get("XDG_CACHE_HOME") or Path(REAL_ENVIRONMENT.get("HOME") or Path.home(), ".cache")
-    folder = Path(cache, "tokenpool-tests", f"{PICAS.replace('==', '-')}-py{sys.version_info[0]}.{sys.version_info[1]}")
+    version = f"py{sys.version_info[0]}.{sys.version_info[1]}"
+    folder = Path(cache, "tokenpool-tests", f"{PICAS.replace('==', '-')}-whole-{version}")
     python, complete = folder / "bin" / "python", folder / "complete"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not complete.exists():
             _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-            _run(
-                [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", *PACKAGES]
-            )
+            install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            _run([*install, "--no-deps", *ALONE])
+            _run([*install, *LIBRARIES])
             complete.touch()
     return str(python)
 

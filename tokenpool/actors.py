@@ -21,7 +21,7 @@ from .commits import Outcome, commit
 from .deadlines import Deadline
 from .documents import Task, drop_unsavable, stubs_of
 from .errors import ClaimFailed, Conflict, OutOfSpace, ServerAway, TokenpoolError, TokenTimeout
-from .executers import ProcessGroups, watching
+from .executers import ProcessGroups, Supervisor, watching
 from .iterators import EndlessViewIterator, TaskViewIterator
 from .util import Timer, timestamp
 
@@ -216,7 +216,7 @@ class AbstractRunActor:
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         cleaned = False
         try:
-            with watching() as self._groups:
+            with Supervisor() as supervisor, watching(supervisor) as self._groups:
                 self.prepare_env()
                 self.setup_handler()
                 self._looping = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from tokenpool.picas_config import PicasConfig
 
 
 @pytest.fixture
-def client(pool_url: str) -> CouchDB:
-    return client_of(pool_url)
+def client(pool_url: str) -> Iterator[CouchDB]:
+    client = client_of(pool_url)
+    yield client
+    client.pool.close_connections()
 
 
 # ── 6.2 behaviours ───────────────────────────────────────────────────────────────────────────────────────────────────

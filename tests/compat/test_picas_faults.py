@@ -23,8 +23,10 @@ from tokenpool.transitions import state_of
 
 
 @pytest.fixture
-def client(pool_url: str) -> CouchDB:
-    return client_of(pool_url)
+def client(pool_url: str) -> Iterator[CouchDB]:
+    client = client_of(pool_url)
+    yield client
+    client.pool.close_connections()
 
 
 @pytest.fixture

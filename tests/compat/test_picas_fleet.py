@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from couch_server import Unavailable, raw_couch
+from couch_server import raw_couch
 from picas_scripts import Script, child_environment, client_of, finish, state, stored
-from picas_venv import picas_environment, picas_python
+from picas_venv import picas_environment
 
 import tokenpool
 from tokenpool.clients import CouchDB
@@ -57,17 +57,6 @@ CONDITIONS = {
     "done": "doc.lock > 0 && doc.done > 0 && parseInt(doc.exit_code) == 0",
     "error": "doc.lock > 0 && doc.done > 0 && parseInt(doc.exit_code) != 0",
 }
-
-
-@pytest.fixture(scope="module")
-def python() -> str:
-    """A Python that imports the real picas."""
-    try:
-        return picas_python()
-    except Unavailable as error:
-        if os.environ.get("TOKENPOOL_REQUIRE_ALL") == "1":
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,8 +76,10 @@ actor.run(stop_function=stop)
 
 
 @pytest.fixture
-def client(pool_url: str) -> CouchDB:
-    return client_of(pool_url)
+def client(pool_url: str) -> Iterator[CouchDB]:
+    client = client_of(pool_url)
+    yield client
+    client.pool.close_connections()
 
 
 @contextmanager
@@ -205,3 +208,19 @@ def test_in_the_final_save_the_result_stands(couch_server: Couch, couch_db: str,
     assert script.returncode == 0, told
     assert said.count("CLEAN") == 1
     assert sorted(state(near, each) for each in "ab") == ["done", "todo"]
+
+
+def test_a_killed_pilot_leaves_no_child(client: CouchDB, pool_url: str, tmp_path: Path) -> None:
+    # Given a pilot amid a token whose command has a child of its own
+    push(client, "a")
+    with running(pool_url, "process_task", tmp_path) as script:
+        pids: list[int] = []
+        while len(pids) < 2:
+            pids += map(int, (tmp_path / "pids").read_text().split())
+        # When it is killed with SIGKILL
+        script.kill()
+        script.communicate()
+    # Then its children die with it
+    end = time.monotonic() + 20
+    while any(map(alive, pids)):
+        assert time.monotonic() < end, pids

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from picas_scripts import child_environment
@@ -42,11 +43,12 @@ print(json.dumps(claimed))
 
 
 @pytest.fixture
-def pool(pool_url: str) -> Pool:
+def pool(pool_url: str) -> Iterator[Pool]:
     pool = Pool(open_backend(pool_url, create=True))
     pool.init()
     pool.push({"_id": f"t{n:04}"} for n in range(TOKENS))
-    return pool
+    yield pool
+    pool.close_connections()
 
 
 def assert_each_once(pool: Pool, claimed: list[str]) -> None:

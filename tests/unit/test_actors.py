@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,8 +21,10 @@ from tokenpool.errors import Conflict, NotPermitted, OutOfSpace
 
 
 @pytest.fixture
-def client(sqlite_url: str) -> CouchDB:
-    return client_of(sqlite_url)
+def client(sqlite_url: str) -> Iterator[CouchDB]:
+    client = client_of(sqlite_url)
+    yield client
+    client.pool.close_connections()
 
 
 class Plain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,10 +21,11 @@ from tokenpool.transitions import state_of
 
 
 @pytest.fixture
-def backend(pool_url: str) -> Any:
+def backend(pool_url: str) -> Iterator[Any]:
     pool = Pool(open_backend(pool_url, create=True))
     pool.init()
-    return Altered(pool.backend)
+    yield Altered(pool.backend)
+    pool.close_connections()
 
 
 def push(backend: Any, *tokens: Any) -> None:

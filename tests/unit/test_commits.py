@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,12 +20,13 @@ from tokenpool.transitions import state_of
 
 
 @pytest.fixture
-def pool(pool_url: str) -> Pool:
+def pool(pool_url: str) -> Iterator[Pool]:
     pool = Pool(open_backend(pool_url, create=True))
     pool.init()
     altered: Any = Altered(pool.backend)
     pool.backend = altered
-    return pool
+    yield pool
+    pool.close_connections()
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -35,24 +33,9 @@ def key_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.fixture
-def picas_crypto() -> ModuleType:
-    if os.environ.get("TOKENPOOL_REQUIRE_ALL") == "1":
-        return importlib.import_module("picas.crypto")
-    return pytest.importorskip("picas.crypto")
-
-
 @pytest.mark.parametrize("ciphertext", [PICAS_CIPHERTEXT, PICAS_CIPHERTEXT.encode()])
 def test_what_picas_encrypted_is_read(ciphertext: str | bytes) -> None:
     assert crypto.decrypt_password(ciphertext, PICAS_KEY).decode() == PASSWORD
-
-
-def test_picas_reads_what_we_encrypt_and_we_what_picas_does(picas_crypto: ModuleType) -> None:
-    ours = crypto.encrypt_password(PASSWORD.encode(), PICAS_KEY)
-    theirs = picas_crypto.encrypt_password(PASSWORD.encode(), PICAS_KEY)
-
-    assert picas_crypto.decrypt_password(ours, PICAS_KEY).decode() == PASSWORD
-    assert crypto.decrypt_password(theirs, PICAS_KEY).decode() == PASSWORD
 
 
 def test_the_key_lies_where_picas_looks_for_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import couchdb.http
@@ -21,8 +22,10 @@ from tokenpool.iterators import (
 
 
 @pytest.fixture
-def client(pool_url: str) -> CouchDB:
-    return client_of(pool_url)
+def client(pool_url: str) -> Iterator[CouchDB]:
+    client = client_of(pool_url)
+    yield client
+    client.pool.close_connections()
 
 
 class Listed(ViewIterator):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import runpy
 import stat
@@ -224,26 +223,3 @@ def test_importing_the_modules_loads_no_heavy_library(home: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
-
-
-@pytest.mark.parametrize(("writer", "reader"), [("picas", "tokenpool"), ("tokenpool", "picas")])
-def test_picas_and_we_read_what_the_other_wrote(home: Path, writer: str, reader: str) -> None:
-    if os.environ.get("TOKENPOOL_REQUIRE_ALL") != "1" and importlib.util.find_spec("picas") is None:
-        pytest.skip("picas is not installed here")
-    # Given a home with .config, without which picas fails
-    (home / ".config").mkdir()
-
-    # When one writes the configuration
-    written = program(home, writer, "init", *ACCOUNT, "--password", "gr3en håt")
-    assert written.returncode == 0, written.stderr
-
-    # Then the other reads it, password and all
-    code = (
-        f"from {reader}.picas_config import PicasConfig; from {reader}.crypto import decrypt_password;"
-        "config = PicasConfig().config; print(ascii(decrypt_password(config['encrypted_password']).decode()));"
-        "print(config['host_url'], config['database'], config['username'])"
-    )
-    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    read = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert read.returncode == 0, read.stderr
-    assert read.stdout.splitlines()[-2:] == ["'gr3en h\\xe5t'", "https://picas.example:6984 pool ann"]
