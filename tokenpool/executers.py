@@ -98,6 +98,9 @@ class ProcessGroups:
         self._live[group.mark] = group
         name, _, value = group.mark.partition("=")
         try:
+            if self._supervisor is not None:
+                # Started before the process that it is to guard: afterwards, there would be 20 ms without a guard.
+                assert self._supervisor.pid
             group.proc.__init__(  # type: ignore[misc]
                 args, env={**os.environ, name: value}, start_new_session=True, **options
             )

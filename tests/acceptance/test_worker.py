@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import alive, until
 
 from tokenpool.pool import Pool, connect
 from tokenpool.worker import Event, Summary, Worker, WorkerOptions
@@ -119,14 +120,7 @@ def test_a_timeout_ends_the_whole_tree(pool: Pool, tmp_path: Path) -> None:
     doc = pool.get(token)
     assert doc.state == "error"
     assert doc["attempts"][0]["failure_class"] == "timeout"
-    assert not is_alive(int(pidfile.read_text()))
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    assert not alive(int(pidfile.read_text()))
 
 
 def test_a_failed_token_is_tried_again_as_often_as_it_may(pool: Pool, tmp_path: Path) -> None:
@@ -289,23 +283,11 @@ def test_no_process_outlives_a_worker_that_is_killed(sqlite_url: str, tmp_path: 
     worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None
     assert worker.stdout.readline() == "started\n"
-    assert wait_until(pidfile.exists)
+    until(pidfile.exists)
     pid = int(pidfile.read_text())
     # When the worker is killed with SIGKILL
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
     worker.stdout.close()
     # Then the child is gone as well
-    assert wait_until(lambda: not is_alive(pid))
-
-
-def wait_until(condition: Any, seconds: float = 20) -> bool:
-    """Wait for another process; a condition, not a span of time, decides."""
-    import time
-
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
+    until(lambda: not alive(pid))

@@ -12,6 +12,7 @@ import pytest
 from couch_server import Couch, raw_couch
 from faulty_proxy import FaultyProxy
 from picas_scripts import Script, client_of, finish, push, state, stored
+from processes import alive
 
 from tokenpool.clients import CouchDB
 from tokenpool.documents import Task
@@ -45,14 +46,6 @@ def far(proxy: FaultyProxy, couch_db: str) -> CouchDB:
 def near(couch_db: str) -> CouchDB:
     """A client of the same database that nothing disturbs."""
     return client_of(couch_db)
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 # ── claims ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from couch_server import Couch, raw_couch
 from faulty_proxy import FaultyProxy
 from picas_scripts import Script, child_environment, client_of, push, state, stored
-from test_picas_faults import alive
+from processes import alive, gone, until
 
 from tokenpool.clients import CouchDB
 
@@ -199,7 +198,7 @@ def test_in_the_final_save_the_result_stands(couch_server: Couch, couch_db: str,
     near = client_of(couch_db)
     push(near, "a", "b")
     with FaultyProxy(couch_server.url) as proxy:
-        save = proxy.hold("POST", "/_bulk_docs", body=b'"exit_code":0,')
+        save = proxy.hold("POST", "/_bulk_docs", body=b'"exit_code":0,', lose=True)
         with running(proxy.pool_url(raw_couch(couch_db).name), "nowhere", tmp_path) as script:
             assert save.met.wait(30)
             script.terminate()
@@ -221,6 +220,4 @@ def test_a_killed_pilot_leaves_no_child(client: CouchDB, pool_url: str, tmp_path
         script.kill()
         script.communicate()
     # Then its children die with it
-    end = time.monotonic() + 20
-    while any(map(alive, pids)):
-        assert time.monotonic() < end, pids
+    until(lambda: gone(pids))

@@ -98,6 +98,19 @@ def test_the_high_view_comes_first_again_and_again(couch_db: str) -> None:
     assert sorted(rest) == [1, 2, 2]
 
 
+def test_a_view_that_lists_what_is_taken_gives_only_what_is_free(couch_db: str) -> None:
+    client = client_of(couch_db)
+    client.add_view("all", "function(doc) { if (doc.type == 'token') emit(doc._id, null); }", design_doc="Mine")
+    push(
+        client,
+        "free",
+        {"_id": "held", "lock": -1},
+        {"_id": "taken", "lock": 5},
+        {"_id": "finished", "lock": 5, "done": 6},
+    )
+    assert [token.id for token in TaskViewIterator(client, "all", design_doc="Mine")] == ["free"]
+
+
 class Plain:
     """A client with picas' methods only: a test's, or a user's."""
 
