@@ -88,6 +88,8 @@ def _lines(file: TextIO, name: str) -> Iterator[Fields]:
 
 
 def _csv(file: TextIO, name: str) -> Iterator[Fields]:
+    # Python's own limit of 128 kB a field is far below what a token may hold.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_TOKEN_BYTES))
     reader = csv.DictReader(file, strict=True)
     try:
         for row in reader:

@@ -231,18 +231,18 @@ class Warden:
             for run in list(self.due.values()):
                 self.attend(run)
             self.flush()
+        os.set_blocking(self.channel, False)
+        self.read()  # what the worker asked for just before its end: a process to guard
 
     def patience(self) -> float | None:
         """Return for how many milliseconds there is nothing to do; None = for ever."""
-        if not self.due:
-            return None
-        return 1000 * max(AGAIN, min(run.kill_at for run in self.due.values()) - time.monotonic())
+        return 1000 * max(AGAIN, min(r.kill_at for r in self.due.values()) - time.monotonic()) if self.due else None
 
     def read(self) -> None:
         """Take in what the worker sent and obey each full line."""
         try:
             data = os.read(self.channel, 1 << 18)
-        except ConnectionError:
+        except OSError:
             data = b""
         self.alive = bool(data)
         *lines, self.input = (self.input + data).split(b"\n")

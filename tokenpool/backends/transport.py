@@ -279,6 +279,8 @@ class Transport:
                 f"{self._host} does not accept the password of {self.options.username!r}",
                 "set TOKENPOOL_PASSWORD or TOKENPOOL_PASSWORD_FILE, or write it into ~/.netrc",
             )
+        if response.status in PASSING:
+            raise ServerAway(f"{self._host} answers {response.status} to a login", "try again later")
         cookie = response.headers.get("Set-Cookie", "")
         with self._lock:
             if response.status != 200 or "AuthSession=" not in cookie:
