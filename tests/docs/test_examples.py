@@ -304,7 +304,8 @@ def test_fractals_refuse_nonsense(fractals: Path, tmp_path: Path) -> None:
 
 def test_the_demo_draws_its_sheet(fractals: Path, tmp_path: Path) -> None:
     # Given two small fractals
-    image = pytest.importorskip("PIL.Image")
+    from PIL import Image
+
     desk = desk_at(tmp_path, f"sqlite:///{tmp_path}/out/tokenpool.db")
     compile_in(desk.folder)
     (desk.folder / "small.txt").write_text("-q 0.382 -d 50 -m 1\n-q 0.253 -d 50 -m 1\n")
@@ -316,12 +317,11 @@ def test_the_demo_draws_its_sheet(fractals: Path, tmp_path: Path) -> None:
     with desk.pool() as pool:
         assert pool.counts()["done"] == 2
         assert all(pool.attachment(token.id, "fractal.png").startswith(b"\x89PNG") for token in pool.tokens())
-    with image.open(tmp_path / "out" / "contact-sheet.png") as sheet:
+    with Image.open(tmp_path / "out" / "contact-sheet.png") as sheet:
         assert sheet.width >= 720
 
 
 def test_the_demo_tells_of_failures(fractals: Path, tmp_path: Path) -> None:
-    pytest.importorskip("PIL.Image")
     desk = desk_at(tmp_path, "")
     compile_in(desk.folder)
     (desk.folder / "wrong.txt").write_text("-m 0\n")

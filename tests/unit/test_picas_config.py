@@ -218,7 +218,8 @@ def test_a_file_that_is_no_text_is_named_too(conf: Path) -> None:
 
 
 def test_the_schema_and_the_check_by_hand_agree() -> None:
-    jsonschema = pytest.importorskip("jsonschema")
+    import jsonschema
+
     whole = {"host_url": "u", "database": "d", "username": "n", "encrypted_password": "p"}
     without = [{field: text for field, text in whole.items() if field != gone} for gone in whole]
     documents: list[Any] = [whole, {**whole, "more": 1}, {**whole, "username": None}, {}, [], None, "text", *without]
