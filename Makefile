@@ -1,12 +1,13 @@
 # `make help` lists what there is. Nothing here needs more than python3 with venv, make, and (for the demo) a C compiler.
 PYTHON ?= python3
 VENV := .venv
+PEERS := build/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-on demo bench couchdb clean
+.PHONY: help venv test test-core test-chaos test-on demo bench peers couchdb clean
 
 help:  ## list what there is
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
 
 venv: $(VENV)/stamp  ## make .venv with all that tests and demo need, where it is missing or stale
 
@@ -22,8 +23,15 @@ ifneq ($(shell cat $(VENV)/stamp),$(CURDIR))
 endif
 endif
 
-test: venv  ## run all tests: unit, conformance, acceptance, picas compatibility, docs, lint, types
-	$(VENV)/bin/python -m pytest
+test: test-core test-chaos  ## run all tests
+
+test-core: venv  ## unit, conformance, acceptance, picas compatibility, docs, lint, types
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest --ignore=tests/chaos \
+		&& echo "core: $$(( $$(date +%s) - began )) s of 480 s"
+
+test-chaos: venv  ## the promise, while workers, servers, lines, clocks and disks fail
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/chaos \
+		&& echo "chaos: $$(( $$(date +%s) - began )) s of 600 s"
 
 test-on:  ## unit and conformance tests on another Python: make test-on PYTHON=python3.9
 	$(PYTHON) -m venv --clear build/venv-$(notdir $(PYTHON))
@@ -37,8 +45,18 @@ examples/bin/fractals: examples/src/fractals.c
 	mkdir -p $(@D)
 	$(CC) $< -o $@ -lm
 
-bench: venv  ## compare with picas on a CouchDB: make bench COUCHDB=http://admin:secret@127.0.0.1:5984
-	$(VENV)/bin/python benchmarks/compare.py --couchdb $(or $(COUCHDB),http://admin:secret@127.0.0.1:5984) $(BENCH)
+bench: venv $(PEERS)/stamp  ## measure beside the peers: make bench COUCHDB=http://admin:secret@127.0.0.1:5984 BENCH="--only shell"
+	$(VENV)/bin/python benchmarks/bench.py --couchdb "$(COUCHDB)" --peers-python $(PEERS)/bin/python $(BENCH)
+
+peers: $(PEERS)/stamp  ## install what the benchmark compares with, as far as it can be had
+
+# One by one: a peer that cannot be installed is skipped, and named by the benchmark.
+$(PEERS)/stamp: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv --clear $(PEERS)
+	while read -r peer; do \
+		$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "$$peer" || echo "skipped: $$peer"; \
+	done < $<
+	@touch $@
 
 couchdb:  ## start a CouchDB on 127.0.0.1:5984
 	docker compose up --detach --wait

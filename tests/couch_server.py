@@ -51,12 +51,14 @@ def raw_couch(pool_url: str) -> RawCouch:
     return RawCouch(f"{parts.scheme[len('couchdb+') :]}://{parts.netloc}", unquote(parts.path[1:]))
 
 
-def ensure_installed(cache: Path | None = None, environment: Mapping[str, str] = REAL_ENVIRONMENT) -> Path:
-    """Install the npm packages unless this lock file's are there; return the folder that holds ``node_modules``."""
+def ensure_installed(
+    cache: Path | None = None, environment: Mapping[str, str] = REAL_ENVIRONMENT, sources: Path = SOURCES
+) -> Path:
+    """Install the npm packages of `sources` unless this lock file's are there; return what holds ``node_modules``."""
     if cache is None:
         home = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home(), ".cache")
         cache = Path(home, "tokenpool-tests")
-    wanted = [SOURCES / "package.json", SOURCES / "package-lock.json"]
+    wanted = [sources / "package.json", sources / "package-lock.json"]
     folder = cache / hashlib.sha256(b"\0".join(file.read_bytes() for file in wanted)).hexdigest()[:16]
     complete = folder / "complete"
     if complete.exists():
@@ -172,27 +174,35 @@ class CouchServer(Couch):
     """
 
     real = False
+    #: The npm packages, and how the wrapper is to run them.
+    packages = SOURCES
+    options: Mapping[str, Any] = {}
 
     def __init__(self, admin: tuple[str, str] | None = None) -> None:
-        installed = ensure_installed()
-        node = _program("node", REAL_ENVIRONMENT)
+        installed = ensure_installed(sources=self.packages)
         config = {"admins": dict([admin])} if admin else {}
+        self._command = [_program("node", REAL_ENVIRONMENT), str(SOURCES / "wrapper.js"), str(installed)]
+        self._command.append(json.dumps(config))
         self._folder = tempfile.TemporaryDirectory(prefix="tokenpool-couchdb-")
         self._log = Path(self._folder.name, "stderr")
         self._crashes: list[str] = []
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [node, str(SOURCES / "wrapper.js"), str(installed), json.dumps(config)], cwd=self._folder.name,
-                env=dict(REAL_ENVIRONMENT), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
         account = ":".join(quote(word, safe="") for word in admin) + "@" if admin else ""
         try:
-            super().__init__(f"http://{account}127.0.0.1:{self._await_port()}")
+            super().__init__(f"http://{account}127.0.0.1:{self._start_process()}")
         except BaseException:
             self._end_process()
+            self._folder.cleanup()
             raise
         self.reset_requests()
+
+    def _start_process(self) -> int:
+        """Start the server on its data; return its port when it answers."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._command, json.dumps(self.options)], cwd=self._folder.name, env=dict(REAL_ENVIRONMENT),
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        return self._await_port()
 
     def _await_port(self) -> int:
         """Wait for the one line that the wrapper prints when it answers."""
@@ -211,6 +221,7 @@ class CouchServer(Couch):
         self._crashes = self._read_crashes()
         super().stop()
         self._end_process()
+        self._folder.cleanup()
 
     def _end_process(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -219,7 +230,6 @@ class CouchServer(Couch):
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
-        self._folder.cleanup()
 
     def crashes(self) -> list[str]:
         if self.stopped:

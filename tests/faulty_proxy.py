@@ -129,6 +129,18 @@ class FaultyProxy:
         fault.early = False
         return fault
 
+    def accepted(
+        self, method: str, path: str, times: int = 1, body: bytes = b"", then: Callable[[], Any] = lambda: None
+    ) -> Fault:
+        """Answer 202 as a cluster without a quorum does, after the server did it and `then` something happened."""
+
+        def act(handler: Handler) -> None:
+            status, headers, data = handler.forward()
+            then()
+            handler.reply(202 if status == 201 else status, headers, data)
+
+        return self._add(method, path, times, act, body)
+
     def before(self, method: str, path: str, call: Callable[[], Any], times: int = 1, body: bytes = b"") -> Fault:
         """Do something of the test's own, then pass the request on: somebody else is faster."""
 

@@ -6,7 +6,6 @@ import copy
 import logging
 import random
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from . import transitions
+from .attendance import note_attempt
 from .commits import Outcome, commit
 from .deadlines import Deadline
 from .documents import Task, drop_unsavable, stubs_of
@@ -97,7 +97,7 @@ class AbstractRunActor:
         self._base = copy.deepcopy(task.doc)
         deadline = Deadline(timeout, self._kill_children)
         try:
-            with deadline:
+            with deadline, self._attended(task):
                 self.prepare_run()
                 self.process_task(task)
             if deadline.passed:
@@ -111,11 +111,26 @@ class AbstractRunActor:
             task.error(f"not JSON, so it could not be saved: {dropped}")
         if self._leaving:  # a script swallowed the signal; its token is given back all the same
             raise _Leave
-        _note_attempt(task, claim, began)
+        if claim:  # without a claim of ours (a test's client) there is no history
+            note_attempt(task.doc, self._base, began)
         with self._undisturbed():
             self._save(task, claim)
             self._saved_task = task
         self._after(task)
+
+    @contextmanager
+    def _attended(self, task: Task) -> Iterator[None]:
+        """Let the pool know what runs; its children end when somebody cancels it, or when it is not ours any more."""
+        pool = getattr(self.db, "pool", None)
+        if pool is None or not self._claim:
+            yield
+            return
+        attendance = pool.attendance
+        attendance.begin(self._base or task.doc, lambda: self._kill_children(GRACE))
+        try:
+            yield
+        finally:
+            attendance.finish()
 
     def _after(self, task: Task) -> None:
         try:
@@ -229,6 +244,8 @@ class AbstractRunActor:
         finally:
             self._looping = False
             self._groups = None
+            if getattr(self.db, "pool", None) is not None:
+                self.db.pool.leave()
             _set_handlers(before)
             if not cleaned:
                 self.cleanup_env()
@@ -368,24 +385,6 @@ def _set_handlers(handlers: dict[signal.Signals, Any]) -> None:
             signal.signal(number, handler)
         except (ValueError, TypeError):  # not the main thread, or a handler that was not set from Python
             continue
-
-
-def _note_attempt(task: Task, claim: str, began: str) -> None:
-    """Add this run to the token's history; without a claim of ours (a test's client) there is none."""
-    if not claim:
-        return
-    failed = transitions.state_of({**task.doc, "type": "token"}) == transitions.ERROR
-    entry = {
-        "claim": claim,
-        "hostname": socket.gethostname(),
-        "start_time": began,
-        "end_time": timestamp(),
-        "exit_code": task.doc.get("exit_code"),
-        "failure_class": "executor" if failed else None,
-        "counted": True,
-    }
-    before = task.doc.get("attempts")
-    task.doc["attempts"] = [*(before if isinstance(before, list) else ()), entry]
 
 
 __all__ = ["AbstractRunActor", "RunActor", "log", "signal", "subprocess"]

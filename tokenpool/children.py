@@ -79,6 +79,11 @@ class Child:
             raise SupervisorLost(f"The supervisor of process {self.pid} is gone", "The token can be run again.")
         return self._result
 
+    @property
+    def supervisor(self) -> int:
+        """The pid of the process that it runs under, which also adopts what its processes leave behind."""
+        return self._link.process.pid
+
     def kill(self, grace: float = GRACE) -> None:
         """End the whole tree: SIGTERM, and SIGKILL after `grace` seconds. Returns at once."""
         self._link.send({"do": "kill", "key": self.key, "grace": grace})
@@ -175,19 +180,24 @@ class Supervisor:
         stdin: Path | None = None,
         timeout: float | None = None,
         grace: float = GRACE,
+        cpus: Sequence[int] = (),
     ) -> Child:
         """Start a command in a session of its own, with `env` as its whole environment; returns at once.
 
         `stdin`, `stdout` and `stderr` are files, None = /dev/null; output is appended. `timeout` and `grace` are
         seconds, enforced by `Child.wait`. A command that cannot be started is a `Finished` with 126 or 127; that
-        message is in the file `stderr` too. Raises SupervisorLost if there is no supervisor to be had.
+        message is in the file `stderr` too. It is bound to the CPUs with the numbers `cpus`, where there are any and
+        the system can. Raises SupervisorLost if there is no supervisor to be had.
         """
         link = self._connected()
         key = str(next(self._keys))
         environment = dict(env)
         if environment.get(ATTEMPT) in (None, "", os.environ.get(ATTEMPT)):  # an outer token's mark would match us too
             environment[ATTEMPT] = f"{self._id}.{key}"
-        request = {"do": "run", "key": key, "argv": list(argv), "cwd": os.path.abspath(cwd), "env": environment}
+        folder = os.path.abspath(cwd)
+        request: dict[str, Any] = {"do": "run", "key": key, "argv": list(argv), "cwd": folder, "env": environment}
+        if cpus:
+            request["cpus"] = list(cpus)
         for name, path in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
             request[name] = "" if path is None else os.path.abspath(path)
         child = Child(link, key, f"{ATTEMPT}={environment[ATTEMPT]}", str(request["stderr"]), timeout, grace)

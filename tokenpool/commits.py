@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import transitions
-from .backends.base import Backend, Json, Refused, Saved
+from . import conflicts, precedence, transitions
+from .backends.base import Backend, Json, Refused, Saved, WriteResult
 from .errors import AnswerLost
 
 log = logging.getLogger(__name__)
@@ -53,14 +53,19 @@ class Written:
     claimed: list[Json] = field(default_factory=list)
     closed: list[Json] = field(default_factory=list)
     superseded: list[Json] = field(default_factory=list)
+    #: What became of each document that went along; empty where nobody knows.
+    companions: list[WriteResult] = field(default_factory=list)
 
 
-def commit(backend: Backend, claims: Sequence[Json] = (), outcomes: Sequence[Outcome] = ()) -> Written:
-    """Write stamped claims and outcomes in one request; return what became of each.
+def commit(
+    backend: Backend, claims: Sequence[Json] = (), outcomes: Sequence[Outcome] = (), companions: Sequence[Json] = ()
+) -> Written:
+    """Write stamped claims and outcomes in one request, `companions` along with them; return what became of each.
 
     Raises ServerAway where the server was gone before anything was sent; the caller keeps its outcomes then.
     """
-    docs = [outcome.doc for outcome in outcomes] + list(claims)
+    # First of all who claims: a token must not name a worker that nobody can find.
+    docs = [*companions, *(outcome.doc for outcome in outcomes), *claims]
     written = Written()
     try:
         results = backend.put_many(docs)
@@ -69,6 +74,8 @@ def commit(backend: Backend, claims: Sequence[Json] = (), outcomes: Sequence[Out
             _settle_outcome(backend, outcome, written)
         settle_claims(backend, claims, written)
         return written
+    written.companions.extend(results[: len(companions)])
+    results = results[len(companions) :]
     for outcome, result in zip(outcomes, results):
         if isinstance(result, Saved):
             written.closed.append({**outcome.doc, "_rev": result.rev})
@@ -92,13 +99,12 @@ def settle_claims(backend: Backend, claims: Sequence[Json], written: Written) ->
     """Read claims back whose fate is unknown (answer lost, or a cluster without quorum): ours, or nobody's."""
     for doc, now in zip(claims, backend.get_many([doc["_id"] for doc in claims], conflicts=True)):
         claim = doc["lease"]["claim"]
-        if now is None or not transitions.is_held_by(now, claim):
-            continue
-        if now.pop("_conflicts", None):
-            # Two workers may hold it. The one that was told 202 gives way, by taking its own revision back.
-            backend.put_many([transitions.unlock(now)])  # type: ignore[list-item]
-            continue
-        written.claimed.append(now)
+        if now is not None and now.get("_conflicts"):
+            # Another worker may have won as well, and run it: which claim stands is the same question for everybody.
+            conflicts.resolve(backend, doc["_id"], unused=claim)
+            now = backend.get_many([doc["_id"]], conflicts=True)[0]
+        if now is not None and not now.get("_conflicts") and transitions.is_held_by(now, claim):
+            written.claimed.append(now)
 
 
 # --- outcomes ----------------------------------------------------------------------------------------------------
@@ -124,7 +130,8 @@ def _settle_outcome(backend: Backend, outcome: Outcome, written: Written, result
             written.superseded.append(outcome.doc)
             return
         if _recorded(now, outcome):
-            written.closed.append(now)
+            stands = not any(attempt.get("superseded") for attempt in _told(now, outcome))
+            (written.closed if stands else written.superseded).append(now)
             return
         ours = _still_ours(now, outcome)
         merged = merge(now, outcome) if ours else _superseded(now, outcome)
@@ -154,7 +161,14 @@ def _recorded(now: Json, outcome: Outcome) -> bool:
         state = ("lock", "done", "exit_code", "scrub_count")
         held = transitions.is_held_by(now, outcome.claim)
         return not held and all(now.get(name) == outcome.doc.get(name) for name in state)
-    return any(attempt.get("claim") == outcome.claim for attempt in transitions.attempts_of(now))
+    # An entry that somebody else made when this worker seemed lost does not tell how the attempt ended.
+    end = [outcome.attempt.get(name) for name in ("exit_code", "end_time")]
+    return any([attempt.get(name) for name in ("exit_code", "end_time")] == end for attempt in _told(now, outcome))
+
+
+def _told(now: Json, outcome: Outcome) -> list[Json]:
+    """Return what the history tells of this claim."""
+    return [attempt for attempt in transitions.attempts_of(now) if attempt.get("claim") == outcome.claim]
 
 
 def _still_ours(now: Json, outcome: Outcome) -> bool:
@@ -177,7 +191,7 @@ def merge(now: Json, outcome: Outcome) -> Json:
         else:
             merged.pop(name, None)
     if outcome.attempt is not None:
-        merged["attempts"] = [*transitions.attempts_of(now), outcome.attempt]
+        merged["attempts"] = [*_attempts_of_others(now, outcome), outcome.attempt]
     attachments = {**now.get("_attachments", {}), **_new_attachments(ours, now)}
     if attachments:
         merged["_attachments"] = attachments
@@ -187,12 +201,21 @@ def merge(now: Json, outcome: Outcome) -> Json:
 def _superseded(now: Json, outcome: Outcome) -> Json:
     """Return the server's document with our result as history only: another claim or a person decides it."""
     kept = {**now}
-    if outcome.attempt is not None:
-        kept["attempts"] = [*transitions.attempts_of(now), {**outcome.attempt, "superseded": True, "counted": False}]
     logs = {f"superseded_{name}": data for name, data in _new_attachments(outcome.doc, now).items() if "data" in data}
+    if outcome.attempt is not None:
+        told = outcome.attempt
+        names = {kind: f"superseded_{told.get(kind)}" for kind in ("stdout", "stderr")}
+        renamed = {kind: name for kind, name in names.items() if name in logs}
+        attempt = {**told, **renamed, "superseded": True, "counted": False}
+        kept["attempts"] = precedence.placed(now, _attempts_of_others(now, outcome), [attempt])
     if logs:
         kept["_attachments"] = {**now.get("_attachments", {}), **logs}
     return kept
+
+
+def _attempts_of_others(now: Json, outcome: Outcome) -> list[Json]:
+    """Return the history without what others noted about this claim: its own worker knows better."""
+    return [attempt for attempt in transitions.attempts_of(now) if attempt.get("claim") != outcome.claim]
 
 
 def _new_attachments(ours: Json, now: Json) -> dict[str, Any]:

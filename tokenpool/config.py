@@ -20,6 +20,9 @@ DEFAULTS: dict[str, Any] = {
     "poll": 5.0,
     "idle_timeout": 0.0,  # 0: a worker waits for ever
     "grace": 10.0,
+    "lease": 120.0,
+    "prefetch": 0,
+    "spool": "",  # empty: below XDG_STATE_HOME
     "log_limit": 1_000_000,
     "cleanup": "success",
     "scratch": "",
@@ -130,6 +133,8 @@ def _checked(name: str, setting: Setting) -> Any:
         raise BadInput(
             f"{name} = {setting.value!r} (from {setting.origin}) is not a number of 0 or more", f"for example {default}"
         ) from None
+    if name == "lease" and value <= 0:
+        raise BadInput(f"lease = {setting.value!r} (from {setting.origin}) is no time", "for example 120, in seconds")
     if name == "cleanup" and value not in CLEANUPS:
         raise BadInput(f"cleanup = {value!r} (from {setting.origin}) is unknown", f"one of {', '.join(CLEANUPS)}")
     return value

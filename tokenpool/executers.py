@@ -8,16 +8,17 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Union
 
 from .children import GRACE, Child, Finished, Supervisor, SupervisorLost, exterminate
-from .supervisor import hunt
+from .supervisor import ATTEMPT, hunt
 
 __all__ = [
-    "GRACE", "Child", "Finished", "ProcessGroups", "Supervisor", "SupervisorLost", "execute", "execute_old", "watching",
+    "GRACE", "Child", "Finished", "ProcessGroups", "Supervisor", "SupervisorLost", "execute", "execute_old",
+    "foreground", "watching",
 ]  # fmt: skip
 
 Args = Union[str, Sequence[str]]
@@ -156,3 +157,29 @@ def execute_old(cmd: str) -> int:
     with groups.open(cmd, shell=True) as proc:
         code = proc.wait()
     return code << 8 if code >= 0 else -code
+
+
+def foreground(argv: Sequence[str], *, cwd: str, env: Mapping[str, str], timeout: float | None = None) -> Finished:
+    """Run a command on our own terminal to its end, in our process group: Ctrl-C is for it, not for us.
+
+    `env` is its whole environment; after `timeout` seconds it is killed with all that bears its ``TOKENPOOL_CLAIM``.
+    """
+    mark = f"{ATTEMPT}={env[ATTEMPT]}" if env.get(ATTEMPT) else ""
+    began, timed_out = time.monotonic(), False
+    before = signal.signal(signal.SIGINT, lambda signum, frame: None)
+    try:
+        process = subprocess.Popen(list(argv), cwd=cwd, env=dict(env))
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            process.kill()
+            process.wait()
+    except OSError as error:
+        code = 126 if isinstance(error, PermissionError) else 127
+        return Finished(code, 0.0, 0.0, 0.0, False, False, f"cannot start {argv[0]}: {error.strerror}")
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if mark:
+            exterminate([lambda signum: hunt([], mark, signum)])
+    return Finished(process.returncode, 0.0, 0.0, time.monotonic() - began, timed_out, timed_out)

@@ -75,7 +75,7 @@ def _claimer(database: Any, view: str, view_params: dict[str, Any]) -> Claimer |
     design = params.pop("design_doc", "Monitor")
     for ours in ("window_size", "allowed_failures"):
         params.pop(ours, None)
-    return Claimer(pool.backend, want=Want(design=design, view=view, view_params=params))
+    return Claimer(pool.backend, pool.attendance.lease, Want(design=design, view=view, view_params=params))
 
 
 def _claim_with(claimer: Claimer, allowed_failures: int) -> Task:
@@ -136,6 +136,8 @@ class TaskViewIterator(ViewIterator):
             if claimer is None:
                 return _claim_task(self.database, view, **self.view_params)
             self._claimers[view] = claimer
+        # A new lease where the old one was ended by others, or belongs to the process that this one was forked from.
+        self._claimers[view].lease = self.database.pool.attendance.lease
         return _claim_with(self._claimers[view], allowed)
 
     def reconnect(self, database: Any) -> None:

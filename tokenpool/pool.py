@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import base64
+import logging
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from . import changes, transitions
+from . import batch_rules, changes, edits, explain, follow, steering, transitions
+from .attendance import Attendance
 from .backends import open_backend
 from .backends.base import Backend, Json, Saved, Want
+from .batch_rules import BatchRule
+from .bell import Bell
 from .changes import Changed
 from .claims import Claimer
 from .commits import Outcome, commit
 from .designs import DEFAULT_DESIGNS, design_document
 from .documents import Task, Token
-from .errors import BadInput, Conflict, NotFound
-from .pushes import Item, Pushed, push, user_name
+from .errors import Conflict, NotFound, ServerAway
+from .explain import Explanation
+from .follow import Piece
+from .janitor import Janitor
+from .leases import LEASE, Contact
+from .pushes import Item, NotAllSaved, Pushed, PushError, push, user_name
 from .selectors import Selector, parse
+from .steering import WorkerInfo
+
+log = logging.getLogger(__name__)
 
 Selection = Union[str, Selector, Iterable[str]]
-
-
-@dataclass(frozen=True)
-class PushError:
-    """A token that was not saved, and why."""
-
-    id: str
-    reason: str
-
-
-class NotAllSaved(BadInput):
-    """Some tokens of a push were refused; the others are in the pool."""
-
-    def __init__(self, ids: list[str], refused: list[PushError]) -> None:
-        first = refused[0]
-        super().__init__(
-            f"{len(refused)} of {len(refused) + len(ids)} tokens were not saved, first {first.id}: {first.reason}",
-            "the others are saved; give new ids, or push with dedupe",
-        )
-        self.ids, self.refused = ids, refused
 
 
 @dataclass(frozen=True)
@@ -57,6 +50,10 @@ class Pool:
 
     backend: Backend
     _claimers: dict[str, Claimer] = field(default_factory=dict, repr=False)
+    _attendance: Attendance | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self._bell = Bell(self.backend)
 
     @property
     def url(self) -> str:
@@ -90,7 +87,8 @@ class Pool:
     ) -> Iterator[Pushed]:
         """Push any number of tokens in constant memory; yield what became of each, in order."""
         one = isinstance(items, (str, Mapping))
-        return push(self.backend, [items] if one else items, fields or {}, dedupe)  # type: ignore[list-item]
+        tokens = [items] if one else items
+        return push(self.backend, tokens, fields or {}, dedupe, bell=self._bell)  # type: ignore[arg-type]
 
     # --- look ------------------------------------------------------------------------------------------------------
 
@@ -124,8 +122,16 @@ class Pool:
             "pool": self.url,
             "states": self.counts(),
             "batches": {name: counts for name, counts in self.batches().items() if name},
-            "workers": [],
+            "workers": [worker.summary() for worker in self.workers()],
         }
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers that are known, by host."""
+        return steering.workers(self.backend)
+
+    def explain(self, token_id: str) -> Explanation:
+        """Return why a token does not run, who runs it, or how it ended. Raises NotFound."""
+        return explain.explain(self.backend, token_id)
 
     def attachment(self, token_id: str, name: str) -> bytes:
         """Return one attachment; raises NotFound."""
@@ -145,14 +151,31 @@ class Pool:
                     break
         return Logs(**found)
 
+    def follow(self, token_id: str) -> Iterator[Piece]:
+        """Yield the logs of a token as they are written, until it is finished. Raises NotFound."""
+        return follow.Follower(self.backend, token_id).pieces()
+
     # --- work by hand ----------------------------------------------------------------------------------------------
 
     def claim(self, n: int = 1, batch: str | None = None, tags: Mapping[str, str] | None = None) -> list[Task]:
         """Take up to `n` tokens for this process; give each back with `close` or `release`."""
         want = Want(batches=() if batch is None else (batch,), tags=tags or {})
         key = str((want.batches, sorted(want.tags.items())))
-        claimer = self._claimers.setdefault(key, Claimer(self.backend, want=want, slots=n))
+        claimer = self._claimers.setdefault(key, Claimer(self.backend, self.attendance.lease, want, n))
+        claimer.lease = self.attendance.lease
         return [Token(doc) for doc in claimer.claim(n)]
+
+    @property
+    def attendance(self) -> Attendance:
+        """This process as a worker: its claims hold as long as it lives and this pool is not closed."""
+        if self._attendance is None or not self._attendance.is_ours:
+            self._attendance = Attendance(self.backend)
+        return self._attendance
+
+    def leave(self) -> None:
+        """Claim no more for now: whatever this process still holds goes back to the others after a while."""
+        if self._attendance is not None:
+            self._attendance.close()
 
     def close(self, token: Task, exit_code: int = 0, **fields: Any) -> Task:
         """Record the outcome of a claimed token; `fields` (``output=…``) are written with it.
@@ -187,15 +210,35 @@ class Pool:
         """Return the counts of the chosen tokens once none of them waits or runs; raises TimeoutError (seconds)."""
         chosen = selector_of(selection)
         deadline = None if timeout is None else time.monotonic() + timeout
+        with self.looked_after():
+            while True:
+                counts = self._count_patiently(chosen)
+                progress(counts)
+                if not (counts["todo"] or counts["held"] or counts["locked"]):
+                    return counts
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError(f"tokens still wait or run after {timeout:g} s")
+                time.sleep(poll)
+                poll = min(poll * 1.2, 5.0)
+
+    def _count_patiently(self, chosen: Selector) -> dict[str, int]:
+        """Count, however long the server is away: who waits for days should not miss the end for a minute's outage."""
         while True:
-            counts = self.count(chosen)
-            progress(counts)
-            if not (counts["todo"] or counts["held"] or counts["locked"]):
-                return counts
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError(f"tokens still wait or run after {timeout:g} s")
-            time.sleep(poll)
-            poll = min(poll * 1.2, 5.0)
+            try:
+                return self.count(chosen)
+            except ServerAway as error:
+                log.warning("the pool is away, trying again: %s", error)
+                time.sleep(random.uniform(1.0, 5.0))
+
+    @contextmanager
+    def looked_after(self) -> Iterator[None]:
+        """Bring back what dead workers held and open what waits, in the background, as long as the body runs."""
+        janitor = Janitor(self.backend, LEASE, Contact(LEASE))
+        janitor.start()
+        try:
+            yield
+        finally:
+            janitor.close()
 
     def count(self, selection: Selection) -> dict[str, int]:
         """Return the number of chosen tokens by state; whole batches and states come from an index."""
@@ -241,6 +284,18 @@ class Pool:
         """Delete tokens; running ones only when asked to."""
         return self.change("rm", selection, dry_run, running=running)
 
+    def pause(self, selection: Selection, dry_run: bool = False) -> Changed:
+        """Hold waiting tokens until `resume`; a whole batch is paused in one write by `set_batch`."""
+        return self.change("pause", selection, dry_run)
+
+    def resume(self, selection: Selection, dry_run: bool = False) -> Changed:
+        """Let paused tokens run."""
+        return self.change("resume", selection, dry_run)
+
+    def edit(self, selection: Selection, fields: Mapping[str, Any], dry_run: bool = False) -> Changed:
+        """Change fields of tokens that do not run; None removes one, an object is merged into one."""
+        return edits.edit(self.backend, selector_of(selection), fields, dry_run)
+
     def change(
         self,
         verb: str,
@@ -249,12 +304,37 @@ class Pool:
         running: bool = False,
         progress: Callable[[int], None] = lambda n: None,
     ) -> Changed:
-        """Apply a bulk verb by its name: retry, reset, scrub, cancel, rm."""
+        """Apply a bulk verb by its name: retry, reset, scrub, cancel, rm, pause, resume."""
         if verb == "cancel":
             chosen = changes.cancel_verb(user_name())
         else:
             chosen = changes.REMOVE_RUNNING if verb == "rm" and running else changes.VERBS[verb]
-        return changes.apply(self.backend, selector_of(selection), chosen, dry_run, progress)
+        holders: set[str] = set()
+        chosen = steering.noting_holders(chosen, holders)
+        done = changes.apply(self.backend, selector_of(selection), chosen, dry_run, progress)
+        steering.steer_many(self.backend, sorted(holders), look=True)
+        return done
+
+    # --- steer -----------------------------------------------------------------------------------------------------
+
+    def steer_worker(self, worker: str, **orders: Any) -> WorkerInfo:
+        """Give a worker orders: `slots`, `drain`, `stop`; raises NotFound if it has left.
+
+        `worker` is its id, or the beginning of it.
+        """
+        chosen = steering.choose_one(self.workers(), worker)
+        return steering.worker_info(steering.steer(self.backend, chosen.id, **orders), self.backend.now())
+
+    def batch(self, name: str) -> BatchRule:
+        """Return how a batch is to be treated: `paused`, `priority`, `max_running`."""
+        return batch_rules.batch_rule(self.backend, name)
+
+    def set_batch(self, name: str, create: bool = False, **fields: Any) -> BatchRule:
+        """Change how a batch is treated, in one write: `paused`, `priority`, `max_running` (None: no limit).
+
+        Raises NotFound where nobody knows the batch, unless `create`.
+        """
+        return batch_rules.set_batch(self.backend, name, create, **fields)
 
     # --- carry -----------------------------------------------------------------------------------------------------
 
@@ -269,7 +349,7 @@ class Pool:
     def restore(self, docs: Iterable[Mapping[str, Any]]) -> Iterator[Pushed]:
         """Write exported documents as they are, state and history included; ids that are taken are refused."""
         fresh = ({name: value for name, value in doc.items() if name != "_rev"} for doc in docs)
-        return push(self.backend, fresh, {}, False)
+        return push(self.backend, fresh, {}, False, as_they_are=True)
 
     def delete_unchanged(self, docs: Iterable[Json]) -> list[str]:
         """Delete each document if its `_rev` is still the current one; return the ids that are gone."""
@@ -283,7 +363,9 @@ class Pool:
         return self
 
     def close_connections(self) -> None:
-        """Let go of files and connections."""
+        """Let go of claims, files and connections."""
+        self.leave()
+        self._bell.flush()
         self.backend.close()
 
     def __enter__(self) -> Pool:

@@ -5,7 +5,7 @@ cheap parts of the standard library. It reads one JSON request a line and answer
 
 ==========================================================  =====================================================
 ``run`` key argv cwd env stdin stdout stderr                ``started`` key pid, or ``failed`` key code errno message
-(paths; output is appended)                                 and then ``exited`` key returncode cpu_seconds
+(paths; output is appended), and maybe cpus (numbers)       and then ``exited`` key returncode cpu_seconds
                                                             max_rss_mb seconds
 ``signal`` key signum, ``kill`` key grace (s)               both reach the whole tree of the key
 ``guard`` pid mark, ``unguard`` pid                         somebody else's process, killed if the worker dies
@@ -43,7 +43,7 @@ HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # a ke
 def children(pid: int) -> list[int]:
     """Return the direct children of `pid`, zombies included; empty without /proc."""
     if not HAS_CHILDREN:
-        return _parents().get(pid, []) if HAS_PROC else []
+        return [each for each in _pids() if stat_fields(each)[1:2] == [b"%d" % pid]]
     found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -54,21 +54,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def _parents() -> dict[int, list[int]]:
-    """Return the children of every process, from one walk through /proc."""
-    table: dict[int, list[int]] = {}
-    for pid in _pids():
-        fields = _stat(pid)
-        if fields:
-            table.setdefault(int(fields[1]), []).append(pid)
-    return table
-
-
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()] if HAS_PROC else []
 
 
-def _stat(pid: int) -> list[bytes]:
+def stat_fields(pid: int) -> list[bytes]:
     """Return the fields of /proc/PID/stat after the name (state, parent, group, ...); empty if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
@@ -79,7 +69,7 @@ def _stat(pid: int) -> list[bytes]:
 
 def birth(pid: int) -> int:
     """Return when `pid` started, in clock ticks since boot: with the pid, the identity of a process; 0 unknown."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return int(fields[19]) if fields else 0
 
 
@@ -117,7 +107,7 @@ def hunt(leaders: list[int], mark: str, signum: int) -> bool:
     send(leaders, signum, os.killpg)
     found.discard(os.getpid())
     send(found, signum)
-    return any(_stat(pid)[:1] not in ([], [b"Z"]) for pid in found)
+    return any(stat_fields(pid)[:1] not in ([], [b"Z"]) for pid in found)
 
 
 def find(command: str, env: dict[str, str]) -> str:
@@ -137,14 +127,25 @@ def find(command: str, env: dict[str, str]) -> str:
     raise FileNotFoundError(errno.ENOENT, "Command not found", command)
 
 
+def pin(cpus: Iterable[int]) -> set[int]:
+    """Bind this process to `cpus`; return to which it was bound, or nothing where it still is."""
+    try:
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, cpus)
+        return before
+    except (AttributeError, OSError):  # not Linux; or these are not ours any more: better unbound than not at all
+        return set()
+
+
 def spawn(request: dict[str, Any]) -> int:
     """Start the command of a ``run`` request in its own session and return its pid.
 
-    posix_spawn is vfork everywhere: Popen costs four times as much on Python 3.9. What it cannot do, the working
-    directory, this single-threaded process does around it. Errors: OSError, its `filename` the culprit; ValueError.
+    posix_spawn is vfork everywhere: Popen costs four times as much on Python 3.9. What it cannot do, directory and
+    CPUs, this single-threaded process does around it. Errors: OSError, its `filename` the culprit; ValueError.
     """
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     opened: list[int] = []
+    bound: set[int] = set()
     try:
         for name, flags in (("stdin", os.O_RDONLY), ("stdout", append), ("stderr", append)):
             opened.append(os.open(request[name] or os.devnull, flags, 0o666))
@@ -152,6 +153,7 @@ def spawn(request: dict[str, Any]) -> int:
         argv, env = request["argv"], request["env"]
         path = find(argv[0], env)
         actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(opened)]
+        bound = pin(request["cpus"]) if request.get("cpus") else bound
         try:
             return os.posix_spawn(
                 path, argv, env, file_actions=actions, setsigmask=(), setsigdef=DEFAULTS, **OWN_SESSION
@@ -159,6 +161,8 @@ def spawn(request: dict[str, Any]) -> int:
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, "The interpreter in its first line was not found", path) from None
     finally:
+        if bound:
+            pin(bound)
         os.chdir("/")  # or the token's directory could not be unmounted
         for fd in opened:
             os.close(fd)
@@ -175,8 +179,7 @@ class Run:
         self.status: int | None = None  # as wait4 gave it, once the main process has ended
         self.kill_at = float("inf")  # when its tree gets SIGKILL (monotonic)
         self.killed = False  # told to end while its main process lived
-        self.cpu = 0.0
-        self.maxrss = 0
+        self.cpu, self.maxrss = 0.0, 0
 
     def measure(self, usage: Any) -> None:
         """Add what wait4 says that a process and the children it waited for have used."""
@@ -315,26 +318,23 @@ class Warden:
 
     def leftovers(self, run: Run) -> list[int]:
         """Return the processes that lost their parent and are of no other run than `run`."""
-        unknown = [pid for pid in children(os.getpid()) if pid not in self.mains]
-        return [pid for pid in unknown if self.owners(pid) == {run.key}]
+        return [pid for pid in children(os.getpid()) if pid not in self.mains and self.owners(pid) == {run.key}]
 
     def owners(self, pid: int) -> set[str]:
         """Return the runs that a stray may be of: by its session, by its mark, else all that lived when it was seen."""
         owners = self.strays.setdefault(pid, set(self.runs))
         if len(owners) > 1:  # a process amid execve shows no mark yet, so the doubtful are asked again
-            session = _stat(pid)[3:4]
+            session = stat_fields(pid)[3:4]
             for run in self.runs.values():
                 if session == [b"%d" % run.pid] or is_marked(pid, run.mark):
-                    owners.clear()
-                    owners.add(run.key)
+                    self.strays[pid] = owners = {run.key}
                     break
         return owners
 
     def hit(self, run: Run, signum: int) -> bool:
         """Signal the tree of `run`; tell whether there was one."""
-        tree = [] if run.status is not None else family(run.pid)
-        for pid in self.leftovers(run):
-            tree += family(pid)
+        roots = ([] if run.status is not None else [run.pid]) + self.leftovers(run)
+        tree = [pid for root in roots for pid in family(root)]
         send(tree, signum)
         if not HAS_PROC:
             send([run.pid], signum, os.killpg)

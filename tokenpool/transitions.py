@@ -24,6 +24,8 @@ STATES = (TODO, HELD, LOCKED, DONE, ERROR, INVALID)
 FINAL = frozenset({DONE, ERROR})
 #: picas writes this into `lock` and `done` of a token that failed.
 PICAS_ERROR = 99
+#: In `lock`: open, but not to be taken by anybody.
+HOLD = -1
 
 _MISSING = object()
 _JS_NUMBER = re.compile(r"[+-]?(Infinity|(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)\Z", re.ASCII)
@@ -175,6 +177,30 @@ def is_held_by(doc: Mapping[str, Any], claim: str) -> bool:
     )
 
 
+def holder_of(doc: Mapping[str, Any]) -> str:
+    """Return the worker whose lease holds this locked token; "" where it is not locked, or picas or a person holds it.
+
+    >>> token = {"type": "token", "lock": 5, "done": 0, "hostname": "n1"}
+    >>> holder_of({**token, "lease": {"worker": "worker_1", "lock": 5, "hostname": "n1"}})
+    'worker_1'
+    >>> holder_of({**token, "lease": {"worker": "worker_1", "lock": 4, "hostname": "n1"}})
+    ''
+    """
+    lease = doc.get("lease")
+    if not isinstance(lease, Mapping) or state_of(doc) != LOCKED:
+        return ""
+    worker = lease.get("worker")
+    valid = all(_identical(lease.get(name), doc.get(name)) for name in ("lock", "hostname"))
+    return worker if valid and isinstance(worker, str) else ""
+
+
+def _identical(one: Any, other: Any) -> bool:
+    """Return ``one === other`` for texts and numbers; what is missing is null, and Python's True is no 1."""
+    if isinstance(one, (dict, list)) or isinstance(one, bool) is not isinstance(other, bool):
+        return False
+    return bool(one == other)
+
+
 def unlock(doc: Doc) -> Doc:
     """Give a claimed token back as if it had not been taken."""
     doc["lock"] = 0
@@ -227,6 +253,40 @@ def retry(doc: Doc) -> Doc:
     doc["exit_code"] = ""
     doc.pop("cancel", None)
     return doc
+
+
+def waits(doc: Mapping[str, Any]) -> bool:
+    """Tell whether a token names something to wait for, a time or other tokens; it may have come by now.
+
+    >>> waits({"depends_on": ["t1"]}), waits({"not_before": 1.5e9}), waits({"depends_on": []})
+    (True, True, False)
+    """
+    return bool(doc.get("depends_on")) or doc.get("not_before") is not None
+
+
+def hold(doc: Doc) -> Doc:
+    """Keep an open token from every worker, picas' too."""
+    doc["lock"] = HOLD
+    doc.pop("lease", None)
+    return doc
+
+
+def release(doc: Doc) -> Doc:
+    """Let a held token be claimed."""
+    doc["lock"] = 0
+    return doc
+
+
+def pause(doc: Doc) -> Doc:
+    """Hold a token until it is resumed, whatever else it waits for."""
+    doc["paused"] = True
+    return hold(doc)
+
+
+def resume(doc: Doc) -> Doc:
+    """Undo a pause; a token that names something to wait for stays held until that has been looked at."""
+    doc.pop("paused", None)
+    return doc if waits(doc) else release(doc)
 
 
 def fail(doc: Doc, message: str = "", exception: str = "") -> Doc:

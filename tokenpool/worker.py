@@ -1,7 +1,7 @@
 """One process that claims tokens, runs N of them at a time and records what became of each.
 
-A single loop does all talking to the pool: what finished since the last round and what the free slots may take go
-out in one write. Slots are threads that only run tokens.
+A single loop does all talking about tokens: what finished since the last round and what the free slots may take go out
+in one write. Slots are threads that only run tokens; the lease, the bell and the janitor have threads of their own.
 """
 
 from __future__ import annotations
@@ -9,47 +9,49 @@ from __future__ import annotations
 import logging
 import os
 import random
-import signal
-import tempfile
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
-from . import transitions
+from . import dependencies, transitions
 from .backends.base import Json, Want
-from .children import Child, Supervisor
-from .claims import Claimer, new_worker_id
-from .commits import Outcome, Written, commit
+from .children import Supervisor
+from .claims import Claimer, Places
+from .commits import Written
+from .deliveries import Deliveries
 from .errors import ServerAway, TokenpoolError
+from .fit import capacity
+from .health import Health, run_check
 from .lifecycle import Context, Run, clean, run_token
+from .limits import Limits
+from .membership import Membership
+from .oversight import WATCH, Oversight
+from .pacing import LINGER, Look, Pace
 from .pool import Pool
-from .worker_options import Event, Look, Summary, WorkerOptions, cpu_count
+from .retries import AVOID, failed_here
+from .rooms import Rooms
+from .slots import Slots
+from .walltime import Walltime
+from .worker_options import Event, Summary, WorkerOptions, cpu_count
+from .workplace import scratch, signals
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at running tokens: was a cancel asked, are they still ours?
-WATCH = 2.0
-#: Tokens are claimed ahead for at most this many seconds of work, so that slots need not wait for a round trip.
-AHEAD, AHEAD_MOST = 0.2, 128
-#: Seconds that an outcome may wait for others to share its write, while no slot waits for work.
-LINGER = 0.1
+#: Seconds without a write, or with nothing to do, after which a worker listens instead of looking.
+QUIET = 1.0
+#: Workers that hear the same bell come to a server one after another, so many seconds apart; all of them within these.
+APART, SPREAD = 0.015, 2.0
+#: A worker that quits when nothing waits stays for tokens that are due within so many seconds.
+SOON = 60.0
 #: Seconds that a worker which leaves tries to deliver its outcomes to a pool that is away.
 LAST_DELIVERY = 30.0
-
-
-@dataclass
-class Running:
-    """A token in a slot; `stopped` says why its child was told to end."""
-
-    doc: Json
-    child: Child | None = None
-    stopped: str = ""
+#: Seconds, beside the grace, that a worker keeps back of its walltime to give its tokens back.
+SPARE = 5.0
+#: The longest pauses, in seconds, of a worker that listens; off duty it is told even what came without a bell.
+LISTENING, OFF_DUTY = 60.0, 600.0
 
 
 class Worker:
@@ -59,153 +61,227 @@ class Worker:
         self, pool: Pool, options: WorkerOptions, observer: Callable[[Event], None] = lambda event: None
     ) -> None:
         self.pool, self.options, self.observer = pool, options, observer
-        self.name = new_worker_id()
-        want = Want(options.batches, options.tags, options.design, options.view)
-        self.claimer = Claimer(pool.backend, self.name, want, options.slots)
         self.summary = Summary()
-        self._finished: SimpleQueue[tuple[str, Run | None] | None] = SimpleQueue()
-        self._running: dict[str, Running] = {}
-        self._unwritten: dict[str, Run] = {}
+        self.health = Health(options.max_fast_failures, options.check)
+        self.rooms = Rooms(options.capacity or capacity(), options.slots)
+        self.walltime = Walltime.until(options.ends, options.grace + SPARE)
+        self.member = Membership(
+            pool.backend, options.lease, options.slots, self._tell, self._wake, options.adopt_picas_after
+        )
+        want = Want(options.batches, options.tags, options.design, options.view, fits=self._fits)
+        self.claimer = Claimer(
+            pool.backend, self.member.lease, want, options.slots, Places(self.rooms.take, self.rooms.free)
+        )
+        self.deliveries = Deliveries(options.spool, pool.url, self.name)
+        self._slots: Slots | None = None
+        self._oversight: Oversight | None = None
         self._stopping = threading.Event()
+        self._drain = False
         self._claimed = 0
         self._away = 0
-        self._look = Look(options.poll)
-        self._took: float | None = None
-        self._oldest = 0.0
+        self._look = Look()
+        self._attention = WATCH
+        self._pace = Pace(options.prefetch)
+        self._wrote_at = time.monotonic()
+        self._held_until = 0.0
+        #: Seconds that it tries, when it leaves, to deliver to a pool that is away.
+        self.last_delivery = LAST_DELIVERY
         #: Why this worker cannot run anything here; it leaves then.
         self.broken: OSError | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that its tokens carry; a new one after its lease was ended by others."""
+        return self.member.lease.name
+
+    @property
+    def drained(self) -> bool:
+        """Somebody told it to claim no more and to leave."""
+        return self._drain
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> Summary:
         """Work until the pool is empty (`quit`), a limit is reached, or somebody says stop."""
-        with self._root() as root, Supervisor() as supervisor, self._signals():
-            with ThreadPoolExecutor(self.options.slots, thread_name_prefix="slot") as slots:
-                context = self._context(supervisor, root)
+        with scratch(self.options.workdir, self.name) as root, Supervisor() as supervisor:
+            limits = Limits(self.name)
+            context = self._context(supervisor, root, limits)
+            self._slots = Slots(self.options.slots, lambda doc: self._in_slot(doc, context), self.options.grace)
+            self._oversight = Oversight(self.pool.backend, self.member, self.claimer, self._slots, self._resize)
+            with signals(self.stop, lambda: self.slots.stop_all("preempted", 0)):
                 try:
-                    self._loop(slots, context)
+                    self.member.start()
+                    self.deliveries.deliver_inherited(self.pool.backend)
+                    self._loop(context)
                 finally:
                     self._leave(context)
+                    self._slots.close()
+                    limits.close()
         return self.summary
 
-    def _loop(self, slots: ThreadPoolExecutor, context: Context) -> None:
-        started = idle_since = watched = time.monotonic()
+    def _loop(self, context: Context) -> None:
+        started = idle_since = time.monotonic()
         while not self._stopping.is_set():
+            self._attend()
             room = self._room(time.monotonic() - started)
             if self._time_to_write(room):
                 written = self._write(room if self._look.due() else 0)
                 self._settle(written, context)
                 for doc in written.claimed:
-                    self._start(doc, slots, context)
+                    self._start(doc)
             now = time.monotonic()
-            if self._running or self._unwritten:
+            if self.slots.running or self.deliveries:
                 idle_since = now
+                self.member.ear.want(now - self._wrote_at > QUIET)
             elif self._over(room, now - idle_since):
                 return
-            if now - watched > WATCH:
-                watched = now
-                self._watch()
+            elif self.claimer.exhausted and not self._away and now - idle_since > QUIET:
+                self.member.idle()
             self._sleep(self._pause(room, now - idle_since))
+
+    def _attend(self) -> None:
+        """Act on what others want of this worker."""
+        oversight = self._oversight
+        assert oversight is not None, "only while it runs"
+        oversight.attend(self.deliveries.waiting)
+        if oversight.anew:
+            oversight.anew = False
+            self._look.soon(self._spread())
+        if oversight.stop:
+            self.stop()
+        self._drain = oversight.drain
+        self._attention = oversight.pause
+
+    def _resize(self, slots: int) -> None:
+        self.slots.resize(slots)
+        self.rooms.resize(slots)
+        self.health.forgive()
+
+    @property
+    def slots(self) -> Slots:
+        """The threads that run tokens."""
+        assert self._slots is not None, "only while it runs"
+        return self._slots
 
     def _room(self, elapsed: float) -> int:
         """Return how many tokens may be claimed now."""
         options = self.options
-        if options.max_total_time is not None and elapsed > options.max_total_time:
+        over = options.max_total_time is not None and elapsed > options.max_total_time
+        if over or self._drain or self.member.lost.is_set() or not self.health.ok():
             return 0
-        room = options.slots + self._ahead() - len(self._running)
+        if self.walltime.over():
+            self.stop()
+            return 0
+        room = self.slots.size + self._pace.ahead(self.slots.size) - len(self.slots.running)
         return room if options.max_tasks is None else min(room, options.max_tasks - self._claimed)
 
-    def _ahead(self) -> int:
-        """Return how many tokens may wait here for a slot: none unless tokens are so short that slots would wait."""
-        if self._took is None or self._took >= AHEAD:
-            return 0
-        return min(AHEAD_MOST, int(self.options.slots * AHEAD / max(self._took, 1e-3)))
-
     def _time_to_write(self, room: int) -> bool:
-        """Tell whether to talk to the pool now: a slot has or will soon have nothing to do, or an outcome waited."""
-        waiting = len(self._running) - self.options.slots
-        if waiting <= self._ahead() // 2:
-            return bool(self._unwritten) or room > 0
-        return bool(self._unwritten) and time.monotonic() - self._oldest >= LINGER
+        size, deliveries = self.slots.size, self.deliveries
+        return self._pace.time_to_write(len(self.slots.running) - size, size, room, bool(deliveries), deliveries.age)
 
     def _over(self, room: int, idle: float) -> bool:
         """Tell whether an idle worker should leave: no room for ever, an empty pool to quit, or idle for too long."""
-        if room <= 0:
-            return True
-        if self._away:
-            return False
         limit = self.options.idle_timeout
-        return (self.options.quit and self.claimer.exhausted) or (limit is not None and idle >= limit)
+        if limit is not None and idle >= limit and not self._away:
+            if self.options.on_idle:
+                log.info("idle: %s", run_check(self.options.on_idle) or "done")
+            return True
+        if room <= 0:
+            return not self.health.note or self.options.quit
+        return not self._away and self.options.quit and self.claimer.exhausted and not self._something_waits()
+
+    def _something_waits(self) -> bool:
+        """Tell whether held tokens may be ours to run soon; asks at most once a second or two."""
+        now = time.monotonic()
+        if now < self._held_until:
+            return True
+        try:
+            waits = dependencies.comes_soon(self.pool.backend, self.options.batches, SOON)
+        except TokenpoolError:
+            return True
+        if waits:
+            self._held_until = now + random.uniform(0.5, 1.0) * WATCH
+            self.member.janitor.expect()
+        return waits
 
     def _pause(self, room: int, idle: float) -> float:
         """Return how long to sleep when nothing happens."""
         if self._away:
             return random.uniform(0, min(self.options.poll, 0.2 * 2 ** min(self._away, 10)))
-        pause = WATCH if self._running or room <= 0 else self.options.poll
-        if self._unwritten:
-            pause = max(0.0, self._oldest + LINGER - time.monotonic())
-        if room > 0 and len(self._running) < self.options.slots:
+        pause = WATCH if self.slots.running or room <= 0 else self._longest_pause()
+        if self.deliveries:
+            pause = max(0.0, LINGER - self.deliveries.age)
+        if room > 0 and len(self.slots.running) < self.slots.size:
             pause = min(pause, self._look.remaining())
-        if self.options.idle_timeout is not None and not self._running:
+        if self.slots.running:
+            pause = min(pause, self._attention)
+        if self.options.idle_timeout is not None and not self.slots.running:
             pause = min(pause, max(0.01, self.options.idle_timeout - idle))
-        return pause
+        return min(pause, max(0.05, self.walltime.remaining() - self.walltime.margin))
+
+    def _spread(self) -> float:
+        """Return the seconds within which to look when everybody does: late ones should see what is left."""
+        return 0.0 if self.pool.backend.ordered else min(SPREAD, APART * self.member.janitor.fleet)
+
+    def _longest_pause(self) -> float:
+        """Return the longest pause between two looks at an empty pool: one that listens only looks for what is not told."""
+        if not self.member.ear.listens:
+            return self.options.poll
+        return max(self.options.poll, LISTENING if self.member.janitor.on_duty else OFF_DUTY)
 
     def _sleep(self, seconds: float) -> None:
-        """Wait for a slot to finish, at most so long; then take all that finished."""
-        try:
-            ended = self._finished.get(timeout=seconds) if seconds > 0 else self._finished.get_nowait()
-            while True:
-                if ended is not None:
-                    claim, run = ended
-                    running = self._running.pop(claim)
-                    if run is not None:
-                        self._ended(claim, run)
-                    else:
-                        self._give_back([running.doc])
-                        self._stopping.set()
-                ended = self._finished.get_nowait()
-        except Empty:
-            return
-
-    def _ended(self, claim: str, run: Run) -> None:
-        if not self._unwritten:
-            self._oldest = time.monotonic()
-        self._unwritten[claim] = run
-        self._took = run.seconds if self._took is None else 0.8 * self._took + 0.2 * run.seconds
+        """Wait for a token to end, at most so long; then take all that ended."""
+        for running, run in self.slots.ended(seconds):
+            claim = running.doc["lease"]["claim"]
+            if run is None:
+                self._give_back([running.doc])
+                self._stopping.set()
+                continue
+            self.rooms.free(claim)
+            self.deliveries.add(claim, run)
+            self._pace.learn(run.seconds)
+            if self.health.attempt(run.result.failure_class in ("executor", "system", "staging"), run.seconds):
+                self.member.lease.renew_soon()
 
     # --- the pool --------------------------------------------------------------------------------------------------
 
     def _write(self, room: int) -> Written:
         """Record what finished and claim for the free slots; a pool that is away is asked again later."""
+        outcomes = self.deliveries.outcomes
         try:
-            written = self.claimer.commit(max(0, room), [run.outcome for run in self._unwritten.values()])
-        except ServerAway as error:
-            self._away += 1
-            log.warning("the pool is away, trying again: %s", error)
-            return Written()
+            written = self.claimer.commit(max(0, room), outcomes)
         except TokenpoolError as error:
             self._away += 1
-            log.error("the pool refuses: %s; %s", error, error.hint)
+            if isinstance(error, ServerAway):
+                log.warning("the pool is away, trying again: %s", error)
+            else:
+                log.error("the pool refuses: %s; %s", error, error.hint)
+            self.deliveries.save()
             return Written()
-        self._away = 0
-        if written.claimed or not self.claimer.exhausted:
+        if self._away:
+            self._away = 0
+            self.deliveries.deliver_inherited(self.pool.backend)
+        if outcomes or written.claimed:
+            self._wrote_at = time.monotonic()
+        if written.claimed:
             self._look.now()
+        elif not self.claimer.exhausted:  # others took what we saw: they are at it, and the rest goes fast
+            self._look.soon(self._spread())
         elif room > 0:
-            self._look.later()
+            self._look.later(self._longest_pause(), self.member.ear.listens)
             self.observer(Event("idle", {}))
         return written
 
     def _settle(self, written: Written, context: Context) -> None:
         """Forget the outcomes that are recorded, tell the observer, clean up."""
-        written_by_id = {run.outcome.doc["_id"]: run for run in self._unwritten.values()}
-        for doc, superseded in [(d, False) for d in written.closed] + [(d, True) for d in written.superseded]:
-            run = written_by_id.get(doc["_id"])
-            if run is not None:
-                del self._unwritten[run.outcome.claim]
-                self._tell(run, doc, superseded)
+        for docs, superseded in ((written.closed, False), (written.superseded, True)):
+            for run, doc in self.deliveries.settle(docs):
+                self._tell_observer(run, doc, superseded)
                 clean(run, context)
+        if written.closed:
+            self.member.janitor.closed_some(doc["_id"] for doc in written.closed)
 
-    def _tell(self, run: Run, doc: Json, superseded: bool) -> None:
+    def _tell_observer(self, run: Run, doc: Json, superseded: bool) -> None:
         state = transitions.state_of({**doc, "type": "token"})
         workdir = str(run.places.work)
         if superseded:
@@ -219,135 +295,108 @@ class Worker:
             self.summary.returned += 1
             self.claimer.refresh()
             self._look.now()
+            if state == transitions.HELD:
+                self.member.janitor.expect()
+            else:
+                self.member.bell.ring()
             self.observer(Event("returned", doc, state, workdir))
 
-    def _watch(self) -> None:
-        """Stop the children of tokens that were cancelled, or that are not ours any more."""
-        held = dict(self._running)
-        if not held:
-            return
+    def _give_back(self, docs: list[Json]) -> None:
+        """Return tokens that nobody is left to run."""
         try:
-            docs = self.pool.backend.get_many([running.doc["_id"] for running in held.values()])
-        except TokenpoolError:
-            return
-        for (claim, running), now in zip(held.items(), docs):
-            if now is None or not transitions.is_held_by(now, claim):
-                self._stop_child(running, "lost", self.options.grace)
-            elif now.get("cancel"):
-                self._stop_child(running, "cancelled", self.options.grace)
+            self.claimer.give_back(docs)
+            if docs:
+                self.member.bell.ring()
+        except TokenpoolError as error:
+            log.warning("tokens could not be given back: %s", error)
+        for doc in docs:
+            self.rooms.free(doc["lease"]["claim"])
+
+    def _fits(self, doc: Json) -> bool:
+        """Tell whether this worker should take a token at all: it has room for it, time for it, and no bad record."""
+        if not (self.rooms.fits(doc) and self.walltime.can_finish(doc)):
+            return False
+        hosts = self.member.janitor.hosts
+        return len(hosts) < 2 or not failed_here(doc, socket.gethostname(), AVOID)
+
+    def _tell(self) -> dict[str, Any]:
+        """Return what this worker says of itself in its document."""
+        slots, oversight = self._slots, self._oversight
+        return {
+            "batches": list(self.options.batches),
+            "tags": dict(self.options.tags),
+            "resources": self.rooms.told,
+            "ends": self.options.ends,
+            "load": round(os.getloadavg()[0], 2),
+            "note": self.health.note,
+            "running": slots.told(oversight.followed) if slots is not None and oversight is not None else [],
+        }
 
     # --- slots -----------------------------------------------------------------------------------------------------
 
-    def _start(self, doc: Json, slots: ThreadPoolExecutor, context: Context) -> None:
-        self._running[doc["lease"]["claim"]] = Running(doc)
+    def _start(self, doc: Json) -> None:
         self._claimed += 1
         self.observer(Event("started", doc))
-        slots.submit(self._in_slot, doc, context)
+        self.slots.start(doc)
 
-    def _in_slot(self, doc: Json, context: Context) -> None:
-        run = None
+    def _in_slot(self, doc: Json, context: Context) -> Run | None:
         try:
-            run = run_token(doc, context)
+            return run_token(doc, context)
         except OSError as error:
             # A scratch disk that is full or read-only: no token can run here, so this one goes back to the others.
             log.error("tokens cannot be run in %s: %s", context.root, error)
             self.broken = error
-        self._finished.put((doc["lease"]["claim"], run))
+            return None
 
-    def _on_child(self, claim: str, child: Child) -> None:
-        running = self._running[claim]
-        running.child = child
-        if running.stopped or self._stopping.is_set():
-            self._stop_child(running, running.stopped or "preempted", self.options.grace)
-
-    def _stop_child(self, running: Running, why: str, grace: float) -> None:
-        running.stopped = running.stopped or why
-        if running.child is not None:
-            running.child.kill(grace)
+    def _wake(self) -> None:
+        if self._slots is not None:
+            self._slots.wake()
 
     # --- coming and going --------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Ask the worker to leave: it claims no more, ends its children, gives their tokens back."""
         self._stopping.set()
-        self._finished.put(None)
+        self._wake()
 
     def _leave(self, context: Context) -> None:
-        """End the children, then deliver every outcome, as long as there is hope."""
-        for running in list(self._running.values()):
-            self._stop_child(running, "preempted", self.options.grace)
+        """End the children, then deliver every outcome, as long as there is hope; the rest stays in the spool."""
+        self.slots.stop_all("preempted")
         deadline: float | None = None
-        while self._running or self._unwritten:
-            self._sleep(0.2 if self._running else 0.01)
+        while self.slots.running or self.deliveries:
+            self._sleep(0.2 if self.slots.running else 0.01)
             written = self._write(0)
             self._settle(written, context)
             self._give_back(written.claimed)
             if self._away:
-                deadline = deadline or time.monotonic() + LAST_DELIVERY
-                if time.monotonic() > deadline and not self._running:
+                deadline = deadline or time.monotonic() + self.last_delivery
+                if time.monotonic() > deadline and not self.slots.running:
                     break
                 time.sleep(random.uniform(0, 0.5))
-        self.summary.undelivered = len(self._unwritten)
+        try:
+            self.claimer.abandon()
+        except TokenpoolError:
+            self._away += 1
+        self.summary.undelivered = len(self.deliveries.waiting)
+        self.member.close(orderly=not self.deliveries and not self._away)
+        self.summary.spool = self.deliveries.close()
 
-    def _give_back(self, docs: list[Json]) -> None:
-        """Return tokens whose claim was confirmed only now that nobody is left to run them."""
-        if docs:
-            outcomes = [Outcome(dict(transitions.unlock({**doc})), doc["lease"]["claim"]) for doc in docs]
-            try:
-                commit(self.pool.backend, (), outcomes)
-            except TokenpoolError as error:
-                log.warning("tokens could not be given back: %s", error)
-
-    def _context(self, supervisor: Supervisor, root: Path) -> Context:
+    def _context(self, supervisor: Supervisor, root: Path, limits: Limits) -> Context:
         options = self.options
         return Context(
             backend=self.pool.backend,
             supervisor=supervisor,
             root=root,
-            worker=self.name,
+            limits=limits,
             cwd=options.cwd,
             cpus=max(1, cpu_count() // options.slots),
             grace=options.grace,
             log_limit=options.log_limit,
             cleanup=options.cleanup,
-            on_child=self._on_child,
-            stopped=lambda claim: self._running[claim].stopped,
+            on_child=lambda claim, child, places: self.slots.on_child(claim, child, places),
+            stopped=lambda claim: self.slots.why_stopped(claim),
+            placement=self.rooms.placement,
         )
-
-    @contextmanager
-    def _root(self) -> Iterator[Path]:
-        """Give the folder of all attempts; an empty one is removed at the end."""
-        base = self.options.workdir or Path(tempfile.gettempdir()) / f"tokenpool-{os.getuid()}"
-        root = base / self.name[:15]
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            yield root
-        finally:
-            for folder in (root, base):
-                try:
-                    folder.rmdir()
-                except OSError:
-                    break
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Leave in order on SIGTERM and SIGINT; a second one does not wait for the children's grace."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(signum: int, frame: Any) -> None:
-            if self._stopping.is_set():
-                for running in list(self._running.values()):
-                    self._stop_child(running, "preempted", 0)
-            self.stop()
-
-        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 __all__ = ["Event", "Summary", "Worker", "WorkerOptions", "cpu_count"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .backends.base import Json
+from .fit import Resources
+from .leases import LEASE
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,20 @@ class WorkerOptions:
     cleanup: str = "success"
     #: Run every command in this folder instead of one of its own.
     cwd: Path | None = None
+    #: Tokens claimed beyond the free slots, so that they are here when a slot is free.
+    prefetch: int = 0
+    lease: float = LEASE
+    spool: Path | None = None
+    #: What tokens may use of this machine; None: all that is there.
+    capacity: Resources | None = None
+    #: When this worker must have left, in seconds since 1970 by this machine's clock; None: nobody knows.
+    ends: float | None = None
+    #: A shell line that is run when the worker has been idle for its time, before it leaves.
+    on_idle: str = ""
+    max_fast_failures: int | None = None
+    #: A shell line that says by its exit code whether this machine is well again.
+    check: str = ""
+    adopt_picas_after: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,31 +67,8 @@ class Summary:
     returned: int = 0
     superseded: int = 0
     undelivered: int = 0
-
-
-class Look:
-    """When to look for tokens again: at once while there are some, then ever less often up to the poll interval."""
-
-    def __init__(self, longest: float) -> None:
-        self._longest, self._delay, self._at = longest, 0.0, 0.0
-
-    def due(self) -> bool:
-        """It is time."""
-        return time.monotonic() >= self._at
-
-    def remaining(self) -> float:
-        """Return the seconds until it is time."""
-        return max(0.0, self._at - time.monotonic())
-
-    def now(self) -> None:
-        """There is something to find."""
-        self._delay = self._at = 0.0
-
-    def later(self) -> None:
-        """Nothing was found."""
-        self._delay = min(self._longest, max(0.05, 1.5 * self._delay))
-        # Jitter keeps workers that ran dry together from asking together.
-        self._at = time.monotonic() + self._delay * random.uniform(0.75, 1.0)
+    #: The folder of the spool, where something was left in it.
+    spool: str = ""
 
 
 def cpu_count() -> int:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -50,13 +51,16 @@ def test_a_single_word_with_spaces_is_a_shell_line():
 def test_every_option_sets_the_field_of_its_name():
     ok(
         "push", "--batch", "b", "--name", "n", "--description", "d", "--tag", "k=v", "--tag", "a=b=c", "--priority", "2.5",
-        "--env", "A=1", "--timeout", "1h 30m", "--max-retries", "3", "--cpu-cores", "2", "--ram-gb", "1.5", "--gpus", "1",
-        "--id", "mine", "--", "true",
+        "--env", "A=1", "--timeout", "1h 30m", "--max-retries", "3", "--cpu-cores", "2", "--ram-gb", "1.5,3,6", "--gpus", "1",
+        "--disk-gb", "20", "--retry-delay", "5m", "--retry-backoff", "2", "--checkpoint", "*.ckpt", "--checkpoint", "out/state",
+        "--not-before", "2096-10-02T09:06:40+02:00", "--accept-failure", "--paused", "--id", "mine", "--", "true",
     )  # fmt: skip
     token = one()
     expected = {
         "_id": "mine", "batch": "b", "name": "n", "description": "d", "tags": {"k": "v", "a": "b=c"}, "priority": 2.5,
-        "env": {"A": "1"}, "timeout": 5400, "max_retries": 3, "resources": {"cpu_cores": 2, "ram_gb": 1.5, "gpus": 1},
+        "env": {"A": "1"}, "timeout": 5400, "max_retries": 3, "retry_delay": 300, "retry_backoff": 2,
+        "resources": {"cpu_cores": 2, "ram_gb": [1.5, 3, 6], "gpus": 1, "disk_gb": 20}, "checkpoint": ["*.ckpt", "out/state"],
+        "not_before": 4_000_000_000, "accept_failure": True, "paused": True,
     }  # fmt: skip
     assert {name: token[name] for name in expected} == expected
 
@@ -82,10 +86,71 @@ def test_a_table_has_one_field_a_column_and_numbers_are_numbers():
         table = csv.writer(file)
         table.writerow(["id", "input", "priority", "timeout", "cpu_cores", "seed"])
         table.writerow(["t1", 'echo "a, b"', "2", "5m", "4", "17"])
-    ok("push", "t.csv")
+    ok("push", "t.csv", "--ram-gb", "8")
     token = one()
     assert (token["_id"], token["input"], token["priority"], token["timeout"]) == ("t1", 'echo "a, b"', 2, 300)
-    assert (token["resources"], token["seed"]) == ({"cpu_cores": 4}, "17")
+    assert (token["resources"], token["seed"]) == ({"cpu_cores": 4, "ram_gb": 8}, "17")
+
+
+def test_a_table_knows_lists_times_and_switches_too():
+    Path("t.csv").write_text(
+        "id,input,depends_on,not_before,accept_failure,checkpoint,ram_gb,retry_delay,retry_backoff,paused\n"
+        "a,true,,,,,,,,\n"
+        'b,true,,,,,"4,8",2m,1.5,no\n'
+        'c,true,"a, b",2096-10-02T07:06:40Z,yes,"*.x, *.y",,,,\n'
+    )
+    ok("push", "t.csv")
+    tokens = {token["_id"]: token for token in ok("list", "--json").json}
+    assert (tokens["b"]["resources"], tokens["b"]["retry_delay"]) == ({"ram_gb": [4, 8]}, 120)
+    assert (tokens["b"]["retry_backoff"], tokens["b"]["paused"]) == (1.5, False)
+    assert (tokens["c"]["depends_on"], tokens["c"]["checkpoint"]) == (["a", "b"], ["*.x", "*.y"])
+    assert (tokens["c"]["not_before"], tokens["c"]["accept_failure"]) == (4_000_000_000, True)
+    assert states() == {"todo": 2, "held": 1}
+
+
+# --- order ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_waits_for_those_that_are_named_after_after():
+    first, second = (ok("push", "--", "echo", word).out.strip() for word in ("one", "two"))
+    third = ok("push", "--after", first, "--after", second, "--", "echo", "three").out.strip()
+    assert ok("show", third, "--json").json["depends_on"] == [first, second]
+    assert states() == {"todo": 2, "held": 1}
+
+
+def test_after_is_added_to_what_a_token_waits_for_itself():
+    Path("t.jsonl").write_text('{"_id": "a", "input": "a"}\n{"_id": "b", "input": "b", "depends_on": ["a"]}\n')
+    ok("push", "--id", "first", "--", "true")
+    ok("push", "t.jsonl", "--after", "first")
+    assert ok("show", "a", "--json").json["depends_on"] == ["first"]
+    assert ok("show", "b", "--json").json["depends_on"] == ["first", "a"]
+    assert states() == {"todo": 1, "held": 2}
+
+
+def test_children_of_a_failed_token_are_closed_and_wait_again_when_it_is_retried():
+    ok("push", "--id", "a", "--", "true")
+    ok("cancel", "a")
+    ok("push", "--id", "b", "--after", "a", "--", "true")
+    ok("push", "--id", "c", "--after", "b", "--", "true")
+    ok("push", "--id", "d", "--after", "a", "--accept-failure", "--", "true")
+    assert states() == {"todo": 1, "error": 3}
+    assert ok("retry", "a", "--dry-run").err == (
+        "1 token would be put back to todo\n2 tokens closed because of them: would be held again\n"
+    )
+    assert ok("retry", "a", "--json").json["reopened"] == 2
+    assert states() == {"todo": 2, "held": 2}
+
+
+def test_a_duration_is_counted_from_now():
+    before = time.time()
+    ok("push", "--not-before", "10m", "--", "true")
+    assert before + 600 <= one()["not_before"] <= time.time() + 600
+    assert states() == {"held": 1}
+
+
+def test_paused_tokens_are_held():
+    ok("push", "-", "--paused", stdin="a\nb\n")
+    assert states() == {"held": 2}
 
 
 def test_standard_input_and_pipes_are_read_too(tmp_path):
@@ -161,6 +226,50 @@ def test_an_id_that_is_taken_is_refused_and_told_and_the_rest_is_saved():
         ("id.jsonl", b'{"input": "a"}\n{"_id": "_x"}\n', "id.jsonl: token 2: '_x' cannot be the id", 2),
         ("command.jsonl", b'{"command": []}\n', "command.jsonl: token 1: a command is a text or a list", 2),
         ("timeout.jsonl", b'{"input": "a", "timeout": -1}\n', "timeout.jsonl: token 1: timeout -1 is not above 0", 2),
+        (
+            "cpus.jsonl",
+            b'{"input": "a"}\n{"input": "b", "resources": {"cpu_cores": 0}}\n',
+            "cpus.jsonl: token 2: resources.cpu",
+            2,
+        ),
+        ("names.jsonl", b'{"resources": {"cores": 1}}\n', "names.jsonl: token 1: there is no resource 'cores'", 2),
+        (
+            "nan.jsonl",
+            b'{"resources": {"ram_gb": NaN}}\n',
+            "nan.jsonl: token 1: resources.ram_gb nan is not a number",
+            2,
+        ),
+        ("retries.jsonl", b'{"max_retries": 1000000000}\n', "max_retries 1000000000 is above 1,000", 2),
+        ("delay.csv", b"input,retry_delay\na,90d\n", "delay.csv: token 1: retry_delay 7776000 is above", 2),
+        ("delay2.csv", b"input,retry_delay\na,soon\n", "delay2.csv: token 1: retry_delay: 'soon' is not a duration", 2),
+        ("backoff.csv", b"input,retry_backoff\na,0.5\n", "retry_backoff 0.5 is below 1", 2),
+        ("when.csv", b"input,not_before\na,2030-01-31T08:00\n", "not_before: '2030-01-31T08:00' is not a time", 2),
+        ("when2.csv", b"input,not_before\na,noon\n", "'noon' is neither a time nor a duration", 2),
+        ("when.jsonl", b'{"not_before": true}\n', "not_before True is not a number", 2),
+        (
+            "who.jsonl",
+            b'{"_id": "a"}\n{"_id": "b", "depends_on": [1]}\n',
+            "token 2: depends_on [1] is no list of texts",
+            2,
+        ),
+        ("self.jsonl", b'{"_id": "a", "depends_on": ["a"]}\n', "token a depends on itself", 2),
+        (
+            "nobody.jsonl",
+            b'{"_id": "a"}\n{"_id": "b", "depends_on": ["c"]}\n',
+            "token b depends on c, which is neither",
+            2,
+        ),
+        (
+            "circle.jsonl",
+            b'{"_id":"a","depends_on":["b"]}\n{"_id":"b","depends_on":["a"]}\n',
+            "wait for one another: a",
+            2,
+        ),
+        ("ckpt.jsonl", b'{"checkpoint": ["/etc/*"]}\n', "checkpoint '/etc/*' leaves the working folder", 2),
+        ("switch.csv", b"input,accept_failure\na,maybe\n", "accept_failure: 'maybe' is neither true nor false", 2),
+        ("paused.jsonl", b'{"paused": 1}\n', "paused 1 is neither true nor false", 2),
+        ("batch.jsonl", b'{"batch": "a\\nb"}\n', "holds a control character", 2),
+        ("tags.jsonl", b'{"tags": ["a"]}\n', "tags ['a'] is no object", 2),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused_whole(name, content, error, code):
@@ -195,6 +304,21 @@ def test_a_fault_in_line_7000_pushes_nothing():
         (["."], ". is a folder", "name a file"),
         (["--id", "x", "-"], "--id names one token", "_id field"),
         (["--timeout", "0", "--", "true"], "timeout 0", "seconds"),
+        (["--cpu-cores", "0", "--", "true"], "resources.cpu_cores 0 is not above 0", "a list to go through"),
+        (["--cpu-cores", "2,x", "--", "true"], "'2,x' is not a number", "1,2,4"),
+        (["--gpus", "-1", "--", "true"], "resources.gpus -1 is below 0", "a number"),
+        (["--ram-gb", "1e9", "--", "true"], "resources.ram_gb 1000000000 is above", "a number"),
+        (["--disk-gb", "nan", "--", "true"], "resources.disk_gb nan is not a number", "a number"),
+        (["--max-retries", "1000000000", "--", "true"], "max_retries 1000000000 is above 1,000", "up to 1000"),
+        (["--retry-delay", "31d", "--", "true"], "retry_delay 2678400 is above", "30 days"),
+        (["--retry-backoff", "0", "--", "true"], "retry_backoff 0 is below 1", "2 doubles it"),
+        (["--priority", "nan", "--", "true"], "priority nan is not a number", "higher goes first"),
+        (["--not-before", "tomorrow", "--", "true"], "neither a time nor a duration", "10m"),
+        (["--not-before", "2030-01-31T08:00", "--", "true"], "'2030-01-31T08:00' is not a time", "zone"),
+        (["--checkpoint", "../x", "--", "true"], "checkpoint '../x' leaves", "without .."),
+        (["--after", "nobody", "--", "true"], "depends on nobody, which is neither", "parents are pushed first"),
+        (["--after", "me", "--id", "me", "--", "true"], "token me depends on itself", "before it"),
+        (["--batch", " ", "--", "true"], "name of a batch is empty", "give it a name"),
     ],
 )
 def test_calls_that_make_no_sense_change_nothing(words, error, hint):

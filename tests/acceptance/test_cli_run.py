@@ -183,7 +183,7 @@ def test_work_tells_its_life_as_json(sqlite_url):
     use(sqlite_url)
     ok("push", "-", stdin="true\nfalse\n")
     told = ok("work", "--quit", "--json").json
-    assert told == {"schema": 1, "done": 1, "failed": 1, "returned": 0, "superseded": 0, "undelivered": 0}
+    assert told == {"schema": 1, "done": 1, "failed": 1, "returned": 0, "superseded": 0, "undelivered": 0, "spool": ""}
 
 
 def test_work_leaves_after_its_limits(sqlite_url):

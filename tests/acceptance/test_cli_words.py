@@ -17,8 +17,10 @@ from tokenpool.cli import VERBS, verbs
 from tokenpool.cli.reference import reference
 from tokenpool.cli.session import Session
 
-#: Row "core" of the table in the design; an issue that adds verbs adds its row.
+#: Rows "core" and "engine" of the table in the design; an issue that adds verbs adds its row.
 CORE = "init push run work status list show logs wait watch retry reset cancel rm scrub import export move doctor config completion"
+ENGINE = "explain edit pause resume exec worker batch spool"
+GROUPS = {"worker": "list slots drain stop", "batch": "list set pause resume", "spool": "list deliver"}
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -32,9 +34,16 @@ NAMES = [name for name, _ in commands()]
 
 
 def test_the_verbs_are_those_of_the_design():
-    assert set(VERBS) == set(CORE.split())
+    assert set(VERBS) == {*CORE.split(), *ENGINE.split()}
     listed = ok("--help").out.partition("Verbs:")[2].partition("\n\n")[0]
     assert [line.split()[0] for line in listed.splitlines() if line.strip()] == list(VERBS)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_verbs_of_a_group_are_those_of_the_design(name):
+    group = verbs()[name]
+    assert isinstance(group, click.Group)
+    assert set(group.commands) == set(GROUPS[name].split())
 
 
 @pytest.mark.parametrize("name", list(VERBS))
@@ -104,7 +113,7 @@ def test_version_is_told_before_and_behind_a_verb():
 
 
 def test_no_verb_at_all_is_wrong_usage_and_shows_the_help():
-    for words in ((), ("config",)):
+    for words in ((), ("config",), ("worker",), ("batch",)):
         answer = call(*words)
         assert (answer.code, answer.out) == (2, "")
         assert "Usage: tokenpool" in answer.err
@@ -115,6 +124,13 @@ def test_no_verb_at_all_is_wrong_usage_and_shows_the_help():
     [
         (["pusj"], "there is no verb 'pusj'", "did you mean 'push'?"),
         (["config", "lst"], "there is no verb 'lst'", "did you mean 'list'?"),
+        (["worker", "dran"], "there is no verb 'dran'", "did you mean 'drain'?"),
+        (["worker", "slots", "many", "all"], "invalid value for 'N'", "tokenpool worker slots --help"),
+        (
+            ["batch", "set", "x", "--max-running", "0"],
+            "invalid value for '--max-running'",
+            "tokenpool batch set --help",
+        ),
         (["xyzzy"], "there is no verb 'xyzzy'", "tokenpool --help lists them"),
         (["push", "--bath", "x"], "there is no option --bath", "did you mean --batch?"),
         (["list", "--frobnicate"], "there is no option --frobnicate", "tokenpool list --help"),

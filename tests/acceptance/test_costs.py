@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from couch_server import Couch
+from processes import LINUX
 
+from tokenpool.backends import sqlite_files
 from tokenpool.backends.sqlite import SQLiteBackend
 from tokenpool.pool import connect
 from tokenpool.worker import Worker, WorkerOptions
@@ -76,3 +83,85 @@ def test_sqlite_counts_and_claims_from_indexes(sqlite_url: str, monkeypatch: pyt
             plan = " ".join(str(row[3]) for row in run(f"EXPLAIN QUERY PLAN {query}", values))
             assert "SCAN documents" not in plan.replace("SCAN documents USING", ""), (query, plan)
             assert "TEMP B-TREE" not in plan, (query, plan)
+
+
+class Requests:
+    """Counts what this process sends, on any server: all of it goes through the standard library's connection."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent = 0
+        put = http.client.HTTPConnection.putrequest
+
+        def counted(connection: http.client.HTTPConnection, *args: Any, **options: Any) -> None:
+            self.sent += 1
+            put(connection, *args, **options)
+
+        monkeypatch.setattr(http.client.HTTPConnection, "putrequest", counted)
+
+
+def test_sixteen_slots_take_half_a_request_a_token(
+    couch_db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(couch_db, create=True) as pool:
+        # Given tokens for twenty rounds of sixteen slots
+        pool.push(["true"] * 320)
+        # When one worker takes all of them, and leaves
+        requests = Requests(monkeypatch)
+        summary = Worker(pool, WorkerOptions(slots=16, quit=True, workdir=tmp_path)).run()
+        # Then claims and closes went out together, many in one request; coming and leaving are included
+        assert summary.done == 320
+        assert requests.sent <= 160
+
+
+def test_a_claim_costs_the_same_in_a_large_pool(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a pool that counts what SQLite's virtual machine does, in hundreds of instructions
+    worked = 0
+
+    def work() -> int:
+        nonlocal worked
+        worked += 1
+        return 0
+
+    def connected(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection = opened(*args, **options)
+        connection.set_progress_handler(work, 100)
+        return connection
+
+    opened = sqlite_files.connect
+    monkeypatch.setattr(sqlite_files, "connect", connected)
+    with connect(sqlite_url, create=True) as pool:
+
+        def cost_of_claims() -> int:
+            before = worked
+            assert [len(pool.claim(1)) for _ in range(50)] == [1] * 50
+            return worked - before
+
+        # When tokens are claimed with some hundred of them there, and with thirty times as many
+        pool.push(["true"] * 200)
+        small = cost_of_claims()
+        pool.push(["true"] * 6000)
+        # Then that costs the same
+        assert cost_of_claims() <= 1.5 * small
+        assert small > 0
+
+
+@LINUX
+def test_sixty_four_slots_need_sixty_megabytes(sqlite_url: str, tmp_path: Path) -> None:
+    # Given a worker process of 64 slots in which all of them have run tokens
+    with connect(sqlite_url, create=True) as pool:
+        pool.push(["true"] * 128)
+    script = f"""
+from pathlib import Path
+from tokenpool.pool import connect
+from tokenpool.worker import Worker, WorkerOptions
+with connect({sqlite_url!r}) as pool:
+    summary = Worker(pool, WorkerOptions(slots=64, quit=True, workdir=Path({str(tmp_path)!r}))).run()
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(summary.done, status["VmHWM"].split()[0])
+"""
+    # When it is asked for the most memory that it had
+    told = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True, timeout=100)
+    done, kilobytes = map(int, told.stdout.split())
+    # Then that is what many of them on one node can afford
+    assert done == 128
+    assert kilobytes <= 60 * 1024

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from processes import alive, until
 
+from tokenpool.fit import Resources
 from tokenpool.pool import Pool, connect
 from tokenpool.worker import Event, Summary, Worker, WorkerOptions
 
@@ -81,7 +82,7 @@ def test_the_environment_of_a_token(pool: Pool, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("TOKENPOOL_PASSWORD", "s3cret")
     (token,) = pool.push({"command": ["env"], "env": {"MINE": 5}, "resources": {"cpu_cores": 3}})
     # When it runs
-    work(pool, tmp_path)
+    work(pool, tmp_path, capacity=Resources(cpu_cores=4))
     # Then it finds what is promised, and not the password
     found = dict(line.split("=", 1) for line in pool.logs(token).out.decode().splitlines() if "=" in line)
     assert found["TOKENPOOL_TOKEN_ID"] == token

@@ -1,6 +1,8 @@
-// Serves CouchDB's protocol to the tests: pouchdb-server's app in memory, in a process that no request can end.
+// Serves CouchDB's protocol to the tests: pouchdb-server's app, in a process that no request can end.
 //
-//   node wrapper.js INSTALLED [CONFIG]      INSTALLED holds node_modules, CONFIG is JSON such as {"admins": {"admin": "secret"}}
+//   node wrapper.js INSTALLED [CONFIG [OPTIONS]]      INSTALLED holds node_modules, CONFIG is JSON such as
+//                                                     {"admins": {"admin": "secret"}}, OPTIONS is JSON too:
+//                                                     adapter (memory, or leveldb where that is installed), port (any)
 //
 // Prints `listening PORT` on stdout once it answers; every fault that would have ended pouchdb-server is one line
 // `crash: METHOD PATH: message` on stderr. Writes into the current directory only, and lives as long as its stdin is open.
@@ -15,6 +17,7 @@ const path = require('path');
 
 const installed = path.resolve(process.argv[2]);
 const config = JSON.parse(process.argv[3] || '{}');
+const { adapter = 'memory', port = 0 } = JSON.parse(process.argv[4] || '{}');
 
 // Libraries as pouchdb-server itself would find them, so that they are the versions it was released with.
 const server = require.resolve('pouchdb-server/package.json', { paths: [installed] });
@@ -55,13 +58,14 @@ function survive(error) {
 }
 
 // ── the server ────────────────────────────────────────────────────────────────────────────────────────────────────
+fs.mkdirSync('data', { recursive: true }); // LevelDB makes no folders above its own
 fs.writeFileSync('config.json', JSON.stringify({ log: { file: 'log.txt', level: 'none' }, ...config }));
 
 const PouchDB = need('pouchdb-core')
   .plugin(need('pouchdb-adapter-http'))
   .plugin(need('pouchdb-replication'))
   .plugin(need('pouchdb-mapreduce'))
-  .plugin(need('pouchdb-adapter-memory'));
+  .plugin(need(`pouchdb-adapter-${adapter}`));
 const app = need('express-pouchdb')({ configPath: 'config.json' });
 
 function answer(request, response) {
@@ -82,7 +86,7 @@ app.setPouchDB(PouchDB.defaults({ prefix: path.resolve('data') + path.sep })).th
   const listener = http.createServer(answer);
   listener.keepAliveTimeout = 300000; // CouchDB keeps idle clients far longer than Node's 5 s
   listener.requestTimeout = 0; // a test's slow upload is no attack
-  listener.listen(0, '127.0.0.1', () => {
+  listener.listen(port, '127.0.0.1', () => {
     process.on('unhandledRejection', survive); // not before: a fault of the start ends the start
     process.on('uncaughtException', survive);
     fs.writeSync(1, `listening ${listener.address().port}\n`);

@@ -14,7 +14,8 @@ from tokenpool import claims as claims_module
 from tokenpool import transitions
 from tokenpool.backends import open_backend
 from tokenpool.backends.base import Want
-from tokenpool.claims import WINDOW_AGE, WINDOW_LEAST, WINDOW_MOST, Claimer, new_worker_id
+from tokenpool.claims import WINDOW_AGE, WINDOW_LEAST, WINDOW_MOST, Claimer
+from tokenpool.leases import Lease, new_worker_id
 from tokenpool.errors import NotFound, ServerAway
 from tokenpool.pool import Pool
 from tokenpool.transitions import state_of
@@ -42,10 +43,11 @@ def locked(backend: Any) -> list[str]:
 
 def test_claims_carry_worker_and_a_claim_of_their_own(backend: Any) -> None:
     push(backend, "a", "b", "c")
-    claimer = Claimer(backend, "worker_x")
+    lease = Lease(backend)
+    claimer = Claimer(backend, lease)
     docs = claimer.claim(2) + claimer.claim(5)
     assert sorted(ids(docs)) == ["a", "b", "c"]
-    assert {doc["lease"]["worker"] for doc in docs} == {"worker_x"}
+    assert {doc["lease"]["worker"] for doc in docs} == {lease.name}
     assert len({doc["lease"]["claim"] for doc in docs}) == 3
     assert all(transitions.is_held_by(backend.get(doc["_id"]), doc["lease"]["claim"]) for doc in docs)
     assert claimer.claim() == []

@@ -308,9 +308,40 @@ def test_a_claim_reads_an_index_only(pool: SQLiteBackend) -> None:
     pool.run = noted  # type: ignore[method-assign]
     for want in (Want(), Want(batches=("a",)), Want(batches=("a", "b"))):
         for start in (None, 0.5):
-            assert len(pool.candidates(want, 16, start)) == 16
+            assert len(pool.candidates(want, 16, start).tokens) == 16
     for query in ({"state": "todo"}, {"batch": "a"}, {"state": "todo", "batch": "a"}):
         assert len(list(pool.scan(**query))) == 20
     assert pool.counts() == {("todo", "a"): 20}
+    # With rules of batches, and where tokens are held or locked, it is the same.
+    pool.put_many(
+        [
+            {"_id": "batch_a", "type": "batch", "max_running": 4, "priority": 1},
+            {**tokens(1)[0], "_id": "x", "lock": -1, "not_before": 1},
+        ]
+    )
+    for want in (Want(), Want(batches=("a",)), Want(batches=("a", "b"))):
+        for start in (None, 0.5):
+            assert pool.candidates(want, 16, start).rooms == {"a": 4}
+    assert pool.holders() == {}
+    assert list(pool.scan(holder="worker_1")) == list(pool.scan(holder="worker_1", batch="a")) == []
+    assert pool.waiting("due", until=5, limit=1, after=0) == [(1, "x")]
+    assert pool.waiting("parent", keys=["p", "q"]) == pool.waiting("closed") == []
     assert statements
-    assert not [plan for plan in statements if "TEMP B-TREE" in plan or ("SCAN" in plan and "INDEX" not in plan)]
+    # The names of batches are walked through in memory; of the tables only indexes are read.
+    tables = [plan for plan in statements if plan not in ("SCAN found", "SCAN CONSTANT ROW")]
+    assert not [plan for plan in tables if "TEMP B-TREE" in plan or ("SCAN" in plan and "INDEX" not in plan)]
+
+
+def test_an_ordinary_token_pays_nothing_for_those_that_wait(pool: SQLiteBackend) -> None:
+    # Given every statement that writes
+    written: list[str] = []
+    with pool._connections.use() as connection:
+        connection.set_trace_callback(written.append)
+    # When an ordinary token is pushed, claimed and closed, then what waits is not touched
+    (doc,) = tokens(1, batch="a")
+    (result,) = pool.put_many([doc])
+    for fields in ({"lock": 5}, {"lock": 5, "done": 6, "exit_code": 0}):
+        assert isinstance(result, Saved)
+        (result,) = pool.put_many([{**doc, "_rev": result.rev, **fields}])
+    assert len([statement for statement in written if "documents" in statement]) >= 6
+    assert [statement for statement in written if "waits" in statement] == []

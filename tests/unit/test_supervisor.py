@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -227,3 +227,49 @@ def test_signals_that_batch_systems_send_to_all_do_not_end_it(supervisor: Superv
     assert run(supervisor, "true").returncode == 0
     assert supervisor.pid == pid
     assert os.getsid(pid) == pid, "a Ctrl-C on the terminal does not reach it"
+
+
+# ── CPUs ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cpus_of(supervisor: Supervisor, tmp_path: Path, cpus: Sequence[int] = ()) -> set[int]:
+    """Return the CPUs that a grandchild of a command may use that was started with `cpus`."""
+    ask = f"{sys.executable} -ISc 'import os; print(*os.sched_getaffinity(0))'; :"
+    out = tmp_path / "cpus"
+    out.unlink(missing_ok=True)
+    child = supervisor.start(
+        ["sh", "-c", f"sh -c '{ask.replace(chr(39), chr(34))}'; :"],
+        cwd="/",
+        env=os.environ,
+        stdout=out,
+        stderr=None,
+        cpus=cpus,
+    )
+    assert child.wait().returncode == 0
+    return set(map(int, out.read_text().split()))
+
+
+@LINUX
+def test_a_command_and_what_it_starts_run_on_the_cpus_that_it_was_given(supervisor: Supervisor, tmp_path: Path) -> None:
+    mine = os.sched_getaffinity(0)
+    for cpu in mine:
+        assert cpus_of(supervisor, tmp_path, [cpu]) == {cpu}
+        # And it binds nobody else: the supervisor and the next one have all of them
+        assert os.sched_getaffinity(supervisor.pid) == mine
+    assert cpus_of(supervisor, tmp_path) == mine
+
+
+@LINUX
+def test_a_command_that_cannot_be_started_binds_nobody_either(supervisor: Supervisor) -> None:
+    mine = os.sched_getaffinity(0)
+    child = supervisor.start(["/nonexistent"], cwd="/", env=os.environ, stdout=None, stderr=None, cpus=[min(mine)])
+    assert child.wait().returncode == 127
+    script = supervisor.start(["/etc/passwd"], cwd="/", env=os.environ, stdout=None, stderr=None, cpus=[min(mine)])
+    assert script.wait().returncode == 126
+    assert os.sched_getaffinity(supervisor.pid) == mine
+
+
+@LINUX
+def test_cpus_that_are_not_there_bind_nobody(supervisor: Supervisor, tmp_path: Path) -> None:
+    mine = os.sched_getaffinity(0)
+    assert cpus_of(supervisor, tmp_path, [100_000]) == mine

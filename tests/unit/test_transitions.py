@@ -2,72 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from couch_server import REAL_ENVIRONMENT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from view_maps import ODD, Views, views_by_node
 
-from tokenpool import designs, transitions
+from tokenpool import transitions
 from tokenpool.transitions import FINAL, STATES, claimable, is_held_by, state_of
-
-#: Reads one document a line, answers with what each view emits for it.
-NODE = """
-const views = JSON.parse(process.argv[1]);
-let rows;
-globalThis.emit = (key, value) => rows.push(key);
-const maps = Object.fromEntries(Object.entries(views).map(([name, text]) => [name, eval("(" + text + ")")]));
-require("readline").createInterface({ input: process.stdin }).on("line", (line) => {
-  const answer = {};
-  for (const name in maps) { rows = []; maps[name](JSON.parse(line)); answer[name] = rows; }
-  console.log(JSON.stringify(answer));
-});
-"""
-ODD: list[Any] = [
-    "", "0", "0abc", 0, 0.4, None, True, -1, False, "-1", " 0 ", "0x0", "0x1", "1e2", "1e-9", [], [0], ["0"], [[1]], [1, 2], {},
-    {"a": 1}, -0.0, 1e-7, 1e-320, 1e21, 1e300, 99, "99", "99.5", "abc", "Infinity", "-Infinity", "\u00a00", "\n", "٣", "０", "1_000",
-    "0b1", "0o7", "+0", "-0", "+5", "--0", ".0", ".", "5.", "00", "0.9", "-0.9", 0.9, -0.9, 5e-7, "0n", 2**53 + 1, [None], [True], "\ufeff0",
-    "\x1f0", "\x850", "\u200b0", "0x", "0xg", "1e", "e1", 123456789012, "- 0", [[]], [[[0]]], "nan", "NaN", "inf", "infinity",
-    "\u30000", "\u20031", "\u16800", "\u180e0",
-]  # fmt: skip
-
-
-class Views:
-    """All views of picas and ours, run by node."""
-
-    def __init__(self, node: str) -> None:
-        maps = {name: view["map"] for name, view in designs.design_document("Monitor")["views"].items()}
-        own = designs.design_document("tokenpool")["views"]
-        maps.update(states=own["states"]["map"], ready=own["ready"]["map"])
-        self.process = subprocess.Popen(
-            [node, "-e", NODE, json.dumps(maps)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
-            env=dict(REAL_ENVIRONMENT),
-        )  # fmt: skip
-
-    def __call__(self, doc: dict[str, Any]) -> dict[str, list[Any]]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(doc) + "\n")
-        self.process.stdin.flush()
-        return dict(json.loads(self.process.stdout.readline()))
 
 
 @pytest.fixture(scope="module")
 def views() -> Iterator[Views]:
-    node = shutil.which("node", path=REAL_ENVIRONMENT.get("PATH"))
-    if node is None:
-        if os.environ.get("TOKENPOOL_REQUIRE_ALL") == "1":
-            pytest.fail("node is not installed (Debian: apt install nodejs)", pytrace=False)
-        pytest.skip("node is not installed (Debian: apt install nodejs)")
-    views = Views(node)
-    yield views
-    views.process.communicate()
+    with views_by_node() as views:
+        yield views
 
 
 def check(views: Views, doc: dict[str, Any]) -> None:
@@ -188,6 +138,17 @@ def test_a_token_is_held_only_by_the_claim_that_nobody_has_touched_since() -> No
     assert not is_held_by({**doc, "done": 5}, "c")
     for move in (transitions.unlock, transitions.scrub, transitions.close, transitions.fail):
         assert "lease" not in move({**doc})
+
+
+@pytest.mark.parametrize("order", [{}, {"depends_on": ["p"]}, {"not_before": 5}])
+def test_a_pause_holds_a_token_and_its_end_only_frees_what_waits_for_nothing_else(order: dict[str, Any]) -> None:
+    doc: Any = {"type": "token", "lock": 0, "done": 0, **order}
+    assert (state_of(transitions.pause(doc)), doc["paused"]) == ("held", True)
+    assert state_of(transitions.resume(doc)) == ("held" if order else "todo")
+    assert "paused" not in doc
+    assert state_of(transitions.release(doc)) == "todo"
+    assert state_of(transitions.hold({**doc, "lease": {"claim": "c"}})) == "held"
+    assert "lease" not in transitions.hold({**doc, "lease": {"claim": "c"}})
 
 
 def test_claimable_wants_a_free_open_token_that_nobody_cancelled() -> None:

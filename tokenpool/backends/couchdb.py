@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from ..errors import AnswerLost, BadInput, Conflict, NotFound, NotPermitted, OutOfSpace, TokenpoolError
-from ..transitions import claimable
-from . import couchdb_queue
-from .base import ALL_DOCS, Backend, Json, Refused, Row, Rows, Saved, Want, WriteResult
+from . import couchdb_lists, couchdb_queue
+from .base import ALL_DOCS, Backend, Heard, Json, Refused, Row, Rows, Saved, Want, Window, WriteResult, check_kind
+from .couchdb_listen import Listener
 from .transport import Answer, Options, Transport
 
 #: View options that CouchDB wants as JSON.
 JSON_OPTIONS = frozenset({"key", "keys", "startkey", "endkey", "start_key", "end_key"})
+_JSON = {"Content-Type": "application/json"}
 _LOOPBACK = ("127.", "localhost", "[::1]", "::1")
 
 
@@ -24,15 +26,19 @@ class CouchDBBackend(Backend):
     def __init__(self, url: str, password: str | None = None, create: bool = False) -> None:
         server, self.database, options = parse_url(url, password)
         self.transport = Transport(server, options)
+        self._listener = Listener(self)
+        #: By wanted batches: the last look found a queue that fits into one answer. A hint, so no lock.
+        self.short_queues: dict[tuple[str, ...], bool] = {}
         self.url = f"couchdb+{server.replace('://', f'://{quote(options.username)}@' if options.username else '://')}"
         self.url += f"/{self.database}"
         self.path = "/" + quote(self.database, safe="")
         if create:
             self.create()
         else:
-            self._expect(self.transport.request("GET", self.path), f"database {self.database!r}")
+            self.expect(self.transport.request("GET", self.path), f"database {self.database!r}")
 
     def close(self) -> None:
+        self._listener.close()
         self.transport.close()
 
     # --- documents -------------------------------------------------------------------------------------------------
@@ -43,7 +49,7 @@ class CouchDBBackend(Backend):
             # Who may not make databases may well use one that is there.
             answer = self.transport.request("GET", self.path)
         if answer.status != 412:
-            self._expect(answer, f"database {self.database!r}")
+            self.expect(answer, f"database {self.database!r}")
         present = self.get_many([design["_id"] for design in designs])
         for design, there in zip(designs, present):
             changed = there is None or {**design, "_rev": there["_rev"]} != there
@@ -52,14 +58,12 @@ class CouchDBBackend(Backend):
 
     def _write_design(self, design: Json) -> None:
         # Not by put_many: a design that does not compile is refused with a reason only in an answer of its own.
-        answer = self.transport.request(
-            "PUT", f"{self.path}/{_quote_id(design['_id'])}", _encode(design), {"Content-Type": "application/json"}
-        )
+        answer = self.transport.request("PUT", f"{self.path}/{_quote_id(design['_id'])}", _encode(design), _JSON)
         if answer.status == 403 or answer.status == 401:
             raise NotPermitted(
                 f"you may not write {design['_id']} in {self.url}", "ask an admin of the database to run tokenpool init"
             )
-        self._expect(answer, design["_id"])
+        self.expect(answer, design["_id"])
 
     def get_many(self, ids: Sequence[str], conflicts: bool = False) -> list[Json | None]:
         if not ids:
@@ -70,11 +74,19 @@ class CouchDBBackend(Backend):
             if answer.status == 404:
                 self._expect_database(answer)
                 return [None]
-            return [self._expect(answer, ids[0]).json()]
+            return [self.expect(answer, ids[0]).json()]
         query = "?include_docs=true" + ("&conflicts=true" if conflicts else "")
         rows = self._post(f"{self.path}/_all_docs{query}", {"keys": list(ids)}, reads=True)["rows"]
         # A deleted document has a row, with doc null.
         return [row.get("doc") for row in rows]
+
+    def revision(self, doc_id: str, rev: str) -> Json | None:
+        answer = self.transport.request("GET", f"{self.path}/{_quote_id(doc_id)}?rev={quote(rev)}")
+        if answer.status == 404:
+            self._expect_database(answer)
+            return None
+        doc: Json = self.expect(answer, f"{doc_id} at {rev}").json()
+        return doc
 
     def put_many(self, docs: Sequence[Json]) -> list[WriteResult]:
         if not docs:
@@ -85,9 +97,7 @@ class CouchDBBackend(Backend):
         return [refused[i] if i in refused else next(written) for i in range(len(docs))]
 
     def _bulk(self, docs: list[Json]) -> list[WriteResult]:
-        answer = self.transport.request(
-            "POST", f"{self.path}/_bulk_docs", _encode({"docs": docs}), {"Content-Type": "application/json"}
-        )
+        answer = self.transport.request("POST", f"{self.path}/_bulk_docs", _encode({"docs": docs}), _JSON)
         if answer.status == 413 and len(docs) > 1:
             half = len(docs) // 2
             return self._bulk(docs[:half]) + self._bulk(docs[half:])
@@ -98,7 +108,7 @@ class CouchDBBackend(Backend):
             return [result for doc in docs for result in self._bulk([doc])]
         if answer.status in (400, 412):
             return [Refused(docs[0]["_id"], *answer.reason())]
-        rows = self._expect(answer, "_bulk_docs").json()
+        rows = self.expect(answer, "_bulk_docs").json()
         if len(rows) != len(docs):
             raise AnswerLost(f"{self.url} answered {len(rows)} rows for {len(docs)} documents")
         unsure = answer.status == 202
@@ -106,22 +116,44 @@ class CouchDBBackend(Backend):
 
     # --- tokens ----------------------------------------------------------------------------------------------------
 
-    def candidates(self, want: Want, limit: int, start: float | None = None) -> list[Json]:
-        return [doc for doc in couchdb_queue.candidates(self, want, limit, start) if claimable(doc)][:limit]
+    def candidates(self, want: Want, limit: int, start: float | None = None) -> Window:
+        return couchdb_queue.candidates(self, want, limit, start)
 
-    def scan(self, state: str | None = None, batch: str | None = None, with_docs: bool = True) -> Iterator[Json]:
+    def scan(
+        self, state: str | None = None, batch: str | None = None, with_docs: bool = True, holder: str | None = None
+    ) -> Iterator[Json]:
         try:
-            yield from couchdb_queue.scan(self, state, batch, with_docs)
+            yield from couchdb_lists.scan(self, state, batch, with_docs, holder)
         except NotFound:
-            yield from couchdb_queue.scan_monitor(self, state, batch)
+            yield from couchdb_lists.scan_monitor(self, state, batch, holder)
 
     def counts(self) -> dict[tuple[str, str], int]:
         try:
-            rows = self.view("tokenpool", "states", {"group": True}).rows
+            rows = self.view("tokenpool", "states", {"group_level": 2}).rows
         except NotFound:
             rows = self.view("Monitor", "overview_total", {"group": True}).rows
             return {(str(row.key), ""): int(row.value) for row in rows}
         return {(str(row.key[0]), str(row.key[1])): int(row.value) for row in rows}
+
+    def holders(self) -> dict[tuple[str, str], int]:
+        return couchdb_lists.holders(self)
+
+    def waiting(
+        self,
+        kind: str,
+        keys: Collection[str] | None = None,
+        until: float | None = None,
+        limit: int = 1000,
+        after: Any = None,
+    ) -> list[tuple[Any, str]]:
+        check_kind(kind)
+        return couchdb_lists.waiting(self, kind, keys, until, limit, after)
+
+    def listen(self, ids: Collection[str], since: str = "", timeout: float = 60.0) -> Heard:
+        return self._listener.listen(ids, since, timeout)
+
+    def now(self) -> float:
+        return time.time() + self.transport.clock_offset
 
     def view(self, design: str, view: str, params: Mapping[str, Any]) -> Rows:
         path = f"{self.path}/_all_docs"
@@ -131,9 +163,7 @@ class CouchDBBackend(Backend):
         keys = options.pop("keys", None)
         path += _query(options)
         if keys is not None:
-            answer = self.transport.request(
-                "POST", path, _encode({"keys": list(keys)}), {"Content-Type": "application/json"}, reads=True
-            )
+            answer = self.transport.request("POST", path, _encode({"keys": list(keys)}), _JSON, reads=True)
         else:
             answer = self.transport.request("GET", path)
         if answer.status == 404:
@@ -141,7 +171,7 @@ class CouchDBBackend(Backend):
             raise NotFound(
                 f"there is no view {design}/{view} in {self.url}", f"write it first: tokenpool init {self.url}"
             )
-        told = self._expect(answer, f"view {design}/{view}").json()
+        told = self.expect(answer, f"view {design}/{view}").json()
         rows = tuple(
             Row(row.get("id"), row["key"], row.get("value"), row.get("doc")) for row in told["rows"] if "key" in row
         )
@@ -157,26 +187,27 @@ class CouchDBBackend(Backend):
             data,
             {"Content-Type": content_type, "Content-Length": str(size)},
         )
-        return str(self._expect(answer, doc_id).json()["rev"])
+        return str(self.expect(answer, doc_id).json()["rev"])
 
-    def get_attachment(self, doc_id: str, name: str) -> Iterator[bytes]:
-        answer, pieces = self.transport.stream(f"{self.path}/{_quote_id(doc_id)}/{quote(name, safe='/')}")
-        self._expect(answer, f"attachment {name!r} of {doc_id}")
+    def get_attachment(self, doc_id: str, name: str, rev: str = "") -> Iterator[bytes]:
+        path = f"{self.path}/{_quote_id(doc_id)}/{quote(name, safe='/')}{_query({'rev': rev}) if rev else ''}"
+        answer, pieces = self.transport.stream(path)
+        self.expect(answer, f"attachment {name!r} of {doc_id}")
         return pieces
 
     # --- answers ---------------------------------------------------------------------------------------------------
 
     def _post(self, path: str, body: Any, reads: bool) -> Any:
-        answer = self.transport.request("POST", path, _encode(body), {"Content-Type": "application/json"}, reads=reads)
-        return self._expect(answer, path).json()
+        answer = self.transport.request("POST", path, _encode(body), _JSON, reads=reads)
+        return self.expect(answer, path).json()
 
     def _expect_database(self, answer: Answer) -> None:
         if (
             answer.status == 404 and "no_db_file" in answer.reason()[1]
         ) or "Database does not exist" in answer.reason()[1]:
-            self._expect(answer, f"database {self.database!r}")
+            self.expect(answer, f"database {self.database!r}")
 
-    def _expect(self, answer: Answer, what: str) -> Answer:
+    def expect(self, answer: Answer, what: str) -> Answer:
         """Return the answer where it is a success, raise what it means where it is not."""
         if answer.status < 300:
             return answer

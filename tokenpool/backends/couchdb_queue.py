@@ -1,162 +1,191 @@
-"""Reads the queue of a CouchDB pool: the view `tokenpool/ready`, or a view of picas', from a place of its own."""
+"""Reads the queue of a CouchDB pool: the view `tokenpool/ready`, or a view of picas', from a place of its own.
+
+A queue that fits into the answer is read whole, in one request. A longer one takes two: one that counts what each
+batch has at each priority, and one for the documents. The rules of the batches come along with either.
+"""
 
 from __future__ import annotations
 
+import functools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFound
-from .base import Json, Row, Want
+from ..transitions import claimable
+from .base import Json, Row, Want, Window
+from .batches import Gate, Rank, Rules, batch_of, mixed
+from .couchdb_lists import all_rows, locked_in
 
 if TYPE_CHECKING:
     from .couchdb import CouchDBBackend
 
 #: Rows of a user's view read at once: many, so that many workers find different tokens in it.
 VIEW_WINDOW = 500
-#: Documents read at most to find those that carry the wanted tags.
-TAG_SEARCH = 5000
-#: Documents asked for at once while a whole state is read.
-PAGE = 500
+#: Documents read at most to find those that a worker wants.
+SEARCH = 5000
+#: Rows asked for beyond a window's size where the whole queue is hoped for: rules of batches, and who else claims.
+SPARE = 16
 
 
-def candidates(backend: CouchDBBackend, want: Want, limit: int, start: float | None) -> list[Json]:
-    """Return up to `limit` documents that could be claimed; see `Backend.candidates`."""
+def candidates(backend: CouchDBBackend, want: Want, limit: int, start: float | None) -> Window:
+    """Return up to `limit` documents that could be claimed; see `Queue.candidates`."""
     if want.view:
-        return _from_view(backend, want, limit, start)
+        return _from_view(backend, want, want.design, want.view, limit, start)
     try:
-        groups = _groups(backend, want)
+        return _from_ready(backend, want, limit, start)
     except NotFound:
         # A picas database whose owner never ran `init`: its own monitor lists the same tokens.
-        return _from_view(backend, Want(want.batches, want.tags, "Monitor", "todo"), limit, start)
-    found: list[Json] = []
-    seen = 0
-    for batch, rank in _ordered(groups, start):
-        for doc in _range(backend, batch, rank, limit, start):
-            seen += 1
-            if _fits(doc, want):
-                found.append(doc)
-            if len(found) >= limit or seen >= TAG_SEARCH:
-                return found
-    return found
+        return _from_view(backend, want, "Monitor", "todo", limit, start)
 
 
-def _groups(backend: CouchDBBackend, want: Want) -> list[tuple[str, float]]:
-    """Return the (batch, -priority) that have something to claim."""
-    params: dict[str, Any] = {"group_level": 2}
-    if len(want.batches) == 1:
-        params.update(startkey=[want.batches[0]], endkey=[want.batches[0], {}])
+def _from_ready(backend: CouchDBBackend, want: Want, limit: int, start: float | None) -> Window:
+    size = limit + SPARE
+    rows = _rows_of_all(backend, want, size) if backend.short_queues.get(want.batches, True) else None
+    if rows is None:
+        groups = _groups(backend, want)
+        if sum(int(row.value) for row in groups) <= size:
+            rows = _rows_of_all(backend, want, size)
+    backend.short_queues[want.batches] = rows is not None
+    if rows is not None:
+        return _choose(backend, want, limit, start, rows)
+    return _read_groups(backend, want, limit, start, groups)
+
+
+def _range_of(want: Want) -> dict[str, Any]:
+    # Several batches are picked out of all: they need not be neighbours.
+    return {"startkey": [want.batches[0]], "endkey": [want.batches[0], {}]} if len(want.batches) == 1 else {}
+
+
+def _rows_of_all(backend: CouchDBBackend, want: Want, size: int) -> Sequence[Row] | None:
+    """Return every row that may be wanted, with its document; None where there are more than `size`."""
+    params = {**_range_of(want), "reduce": False, "include_docs": True, "limit": size + 1}
     rows = backend.view("tokenpool", "ready", params).rows
-    groups = [(str(row.key[0]), float(row.key[1])) for row in rows]
-    return [group for group in groups if not want.batches or group[0] in want.batches]
+    return rows if len(rows) <= size else None
 
 
-def _ordered(groups: list[tuple[str, float]], start: float | None) -> list[tuple[str, float]]:
-    """Sort by priority; batches of equal priority in a different order for each worker that spreads."""
+def _groups(backend: CouchDBBackend, want: Want) -> Sequence[Row]:
+    """Return a row for each batch and priority that has something to claim, and one for the rules of each batch."""
+    return backend.view("tokenpool", "ready", {**_range_of(want), "group_level": 2}).rows
+
+
+def _sorted_out(backend: CouchDBBackend, want: Want, rows: Sequence[Row]) -> tuple[Gate, list[tuple[Rank, Row]]]:
+    """Part the rules of batches from the rows of tokens; return the wanted ones of open batches, ranked."""
+    rules = {}
+    tokens = []
+    for row in rows:
+        batch, second = str(row.key[0]), row.key[1]
+        if isinstance(second, list):
+            rules[batch] = Rules(bool(second[1]), float(second[2]), second[3])
+        elif not want.batches or batch in want.batches:
+            tokens.append((batch, row))
+    gate = _gate(backend, rules)
+    return gate, [((-gate.priority(of), float(row.key[1])), row) for of, row in tokens if gate.is_open(of)]
+
+
+def _gate(backend: CouchDBBackend, rules: Mapping[str, Rules]) -> Gate:
+    # One request for all batches, and only where one that has a limit has something to claim.
+    totals = functools.cache(lambda: locked_in(backend))
+    return Gate(rules, lambda batch: totals().get(batch, 0))
+
+
+def _choose(backend: CouchDBBackend, want: Want, limit: int, start: float | None, rows: Sequence[Row]) -> Window:
+    """Make a window of the rows of a whole queue."""
+    gate, tokens = _sorted_out(backend, want, rows)
+    if start is not None:
+        random.shuffle(tokens)
+    tokens.sort(key=lambda entry: entry[0])
+    found: list[Json] = []
+    for _, row in tokens:
+        if len(found) < limit and row.doc is not None and _fits(row.doc, want) and gate.admit(row.doc):
+            found.append(row.doc)
+    return Window(found, gate.rooms)
+
+
+def _read_groups(backend: CouchDBBackend, want: Want, limit: int, start: float | None, rows: Sequence[Row]) -> Window:
+    """Read the documents of one group after another, until there are enough."""
+    gate, groups = _sorted_out(backend, want, rows)
     if start is not None:
         random.shuffle(groups)
-    return sorted(groups, key=lambda group: group[1])
+    found: list[tuple[Rank, Json]] = []
+    seen = 0
+    for rank, row in sorted(groups, key=lambda entry: entry[0]):
+        batch = str(row.key[0])
+        if not gate.is_open(batch):
+            continue
+        for doc in _range(backend, row, limit, start):
+            seen += 1
+            if _fits(doc, want) and gate.admit(doc):
+                found.append((rank, doc))
+            if len(found) >= limit or seen >= SEARCH:
+                return _window(found, gate, start)
+            if not gate.is_open(batch):
+                break
+    return _window(found, gate, start)
 
 
-def _range(backend: CouchDBBackend, batch: str, rank: float, limit: int, start: float | None) -> Iterator[Json]:
+def _window(found: list[tuple[Rank, Json]], gate: Gate, start: float | None) -> Window:
+    return Window([doc for _, doc in (found if start is None else mixed(found))], gate.rooms)
+
+
+def _range(backend: CouchDBBackend, group: Row, limit: int, start: float | None) -> Iterator[Json]:
     """Yield the documents of one batch and priority from `start` on, then those before it."""
     begin = start or 0.0
-    yield from _pages(backend, [batch, rank, begin], [batch, rank, 2], limit)
+    if int(group.value) <= limit:
+        # One request for all of them, and a row more than there are: a full page is followed by another.
+        begin, limit = 0.0, limit + 1
+    yield from _pages(backend, [*group.key, begin], [*group.key, 2], limit)
     if begin:
-        yield from _pages(backend, [batch, rank, 0], [batch, rank, begin], limit)
+        yield from _pages(backend, [*group.key, 0], [*group.key, begin], limit)
 
 
 def _pages(backend: CouchDBBackend, startkey: list[Any], endkey: list[Any], limit: int) -> Iterator[Json]:
     params = {"startkey": startkey, "endkey": endkey, "reduce": False, "include_docs": True}
-    for row in _all_rows(backend, "tokenpool", "ready", params, limit):
+    for row in all_rows(backend, "tokenpool", "ready", params, limit):
         if row.doc is not None:
             yield row.doc
 
 
-def scan(backend: CouchDBBackend, state: str | None, batch: str | None, with_docs: bool) -> Iterator[Json]:
-    """Yield tokens from the view of all states; see `Backend.scan`."""
-    if state is None and batch is not None:
-        for each in sorted({found for found, of in backend.counts() if of == batch}):
-            yield from scan(backend, each, batch, with_docs)
-        return
-    params: dict[str, Any] = {"reduce": False, "include_docs": with_docs}
-    if state is not None:
-        params["startkey"] = [state, batch or ""]
-        params["endkey"] = [state, {} if batch is None else batch]
-    for row in _all_rows(backend, "tokenpool", "states", params):
-        if row.doc is not None:
-            yield row.doc
-        elif not with_docs:
-            yield {"_id": row.id}
-
-
-def scan_monitor(backend: CouchDBBackend, state: str | None, batch: str | None) -> Iterator[Json]:
-    """Yield tokens from picas' monitor, where the pool's own views were never written."""
-    for view in ("todo", "locked", "done", "error") if state is None else (state,):
-        if view in ("held", "invalid"):
-            return
-        for row in _all_rows(backend, "Monitor", view, {"include_docs": True}):
-            if row.doc is not None and (batch is None or str(row.doc.get("batch") or "") == batch):
-                yield row.doc
-
-
-def _all_rows(
-    backend: CouchDBBackend, design: str, view: str, params: dict[str, Any], page: int = PAGE
-) -> Iterator[Row]:
-    """Yield every row of a view, page by page; pages after the first are long.
-
-    A page begins with the last row of the one before: skipping it unseen would lose a token when that row has gone
-    in between.
-    """
-    asked, size = dict(params), page
-    before: tuple[Row, ...] = ()
-    while True:
-        rows = backend.view(design, view, {**asked, "limit": size}).rows
-        if len(before) > 1 and rows and rows[0].id == before[0].id:
-            yield from _rows_at_once(backend, design, view, params, {row.id for row in before})
-            return
-        yield from (row for row in rows if not before or (row.key, row.id) != (before[-1].key, before[-1].id))
-        if len(rows) < size:
-            return
-        before, size = rows, max(PAGE, size)
-        asked.update(startkey=rows[-1].key, startkey_docid=rows[-1].id)
-
-
-def _rows_at_once(
-    backend: CouchDBBackend, design: str, view: str, params: dict[str, Any], seen: set[str | None]
-) -> Iterator[Row]:
-    """Yield the rows that were not seen yet from a server that ignores `startkey_docid` (PouchDB's does)."""
-    rows = backend.view(design, view, {**params, "include_docs": False}).rows
-    rest = [row for row in rows if row.id not in seen]
-    for at in range(0, len(rest), PAGE):
-        part = rest[at : at + PAGE]
-        docs = backend.get_many([str(row.id) for row in part]) if params.get("include_docs") else [None] * len(part)
-        yield from (Row(row.id, row.key, row.value, doc) for row, doc in zip(part, docs))
-
-
-def _from_view(backend: CouchDBBackend, want: Want, limit: int, start: float | None) -> list[Json]:
-    """Read a user's view: its rows without documents, then the documents of some of them."""
-    params = {"limit": VIEW_WINDOW, "reduce": False, **want.view_params}
-    try:
-        rows = backend.view(want.design, want.view, params).rows
-    except NotFound as error:
-        raise NotFound(error.message, f"write the views first: tokenpool init {backend.url}") from None
-    ids = [row.id for row in rows if row.id]
-    if start is not None and ids:
-        first = int(start * len(ids))
-        ids = ids[first:] + ids[:first]
+def _from_view(backend: CouchDBBackend, want: Want, design: str, view: str, limit: int, start: float | None) -> Window:
+    """Read a user's view: its rows without documents, then the documents of some of them, in the view's order."""
+    gate = _gate(backend, {})
     found: list[Json] = []
-    # Several short reads rather than one of the whole window: most of the time the first one is enough.
-    for at in range(0, len(ids), max(limit, 10)):
-        docs = backend.get_many(ids[at : at + max(limit, 10)])
-        found += [doc for doc in docs if doc is not None and _fits(doc, want)]
-        if len(found) >= limit:
-            break
-    return found
+    for ids in _windows(backend, want, design, view):
+        first = int((start or 0.0) * len(ids))
+        ids = ids[first:] + ids[:first]
+        # Several short reads rather than one of the whole window: most of the time the first one is enough.
+        for at in range(0, len(ids), max(limit, 10)):
+            docs = backend.get_many(ids[at : at + max(limit, 10)])
+            fitting = [doc for doc in docs if doc is not None and _fits(doc, want)]
+            # Tokens without a batch, as all of picas' are, have no rules that would cost a request.
+            gate.learn(backend, {batch_of(doc) for doc in fitting} - {""})
+            for doc in fitting:
+                if len(found) < limit and gate.admit(doc):
+                    found.append(doc)
+            if len(found) >= limit:
+                return Window(found, gate.rooms)
+    return Window(found, gate.rooms)
+
+
+def _windows(backend: CouchDBBackend, want: Want, design: str, view: str) -> Iterator[list[str]]:
+    """Yield the ids of a view window by window, each id once, until there is no more or enough was looked through."""
+    params: dict[str, Any] = {"limit": VIEW_WINDOW, "reduce": False, **want.view_params}
+    skip, seen = int(params.pop("skip", 0) or 0), set[str]()
+    for at in range(0, SEARCH, VIEW_WINDOW):
+        try:
+            rows = backend.view(design, view, {**params, **({"skip": skip + at} if skip + at else {})}).rows
+        except NotFound as error:
+            raise NotFound(error.message, f"write the views first: tokenpool init {backend.url}") from None
+        ids = [each for each in dict.fromkeys(row.id for row in rows) if each and each not in seen]
+        seen.update(ids)
+        yield ids
+        if len(rows) < VIEW_WINDOW or "limit" in want.view_params:
+            return
 
 
 def _fits(doc: Json, want: Want) -> bool:
-    if want.batches and str(doc.get("batch") or "") not in want.batches:
+    if not claimable(doc) or (want.batches and batch_of(doc) not in want.batches):
         return False
-    tags = doc.get("tags") or {}
-    return all(str(tags.get(name)) == value for name, value in want.tags.items())
+    tags = doc.get("tags")
+    carried = tags if isinstance(tags, dict) else {}
+    return all(str(carried.get(name)) == value for name, value in want.tags.items()) and want.fits(doc)

@@ -6,15 +6,16 @@ import contextlib
 import io
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from .. import designs as views
 from ..errors import BadInput, Conflict, NotFound
-from ..transitions import claimable
+from ..transitions import ERROR, HELD
 from . import sqlite_files as files
-from .base import ALL_DOCS, Backend, Json, Refused, Row, Rows, Saved, Want, WriteResult
+from . import sqlite_lists
+from .base import ALL_DOCS, Backend, Heard, Json, Refused, Row, Rows, Saved, Want, Window, WriteResult, check_kind
 from .sqlite_blobs import Stubs, blobs, drop, make_stub, merge, pieces, store
 from .sqlite_queue import from_queue, from_view, has_tags
 from .sqlite_rows import Incoming, from_row, incoming, next_rev, to_json
@@ -22,14 +23,14 @@ from .sqlite_views import all_docs, parse, read
 
 #: Documents named in one statement.
 CHUNK = 500
-#: Documents read at once while all are read.
-PAGE = 500
 
 _INSERT = """
-    INSERT INTO documents (rev, type, state, ready, batch, priority, body, stubs, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO documents (rev, type, state, ready, batch, priority, holder, body, stubs, id)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _UPDATE = """
-    UPDATE documents SET rev = ?, type = ?, state = ?, ready = ?, batch = ?, priority = ?, body = ?, stubs = ?
+    UPDATE documents
+    SET rev = ?, type = ?, state = ?, ready = ?, batch = ?, priority = ?, holder = ?, body = ?, stubs = ?
     WHERE id = ?
 """
 _EVERY_DOCUMENT = """
@@ -48,21 +49,22 @@ class SQLiteBackend(Backend):
         self.url = self.place.url
         files.refuse_network(self.place)
         files.prepare(self.place, create)
+        self._closed = threading.Event()
         self._connections = files.Connections(self.place, {"has_tags": has_tags})
 
     def close(self) -> None:
+        self._closed.set()
         self._connections.close()
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of a statement that only reads: no cursor stays open, so no reader holds the log."""
-        with files.translated(self.place.path):
-            return self._connections.get().execute(statement, values).fetchall()
+        with files.translated(self.place.path), self._connections.use() as connection:
+            return connection.execute(statement, values).fetchall()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Open a transaction that holds the write lock from its first statement: what is read in it stays true."""
-        with files.translated(self.place.path):
-            connection = self._connections.get()
+        with files.translated(self.place.path), self._connections.use() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -105,15 +107,17 @@ class SQLiteBackend(Backend):
         return [doc if isinstance(doc, Refused) else next(written) for doc in checked]
 
     def _write(self, connection: sqlite3.Connection, docs: list[Incoming]) -> list[WriteResult]:
-        current = {row[0]: row[1:] for row in self._select_ids("id, rev, stubs", [doc.id for doc in docs])}
+        current = {row[0]: row[1:] for row in self._select_ids("id, rev, stubs, state", [doc.id for doc in docs])}
         results: list[WriteResult] = []
         inserts: list[tuple[Any, ...]] = []
         updates: list[tuple[Any, ...]] = []
-        deletes: list[tuple[str]] = []
+        deletes: list[tuple[Any, ...]] = []
         new_blobs: list[tuple[int, bytes]] = []
         dropped: set[int] = set()
+        waited: list[tuple[Any, ...]] = []
+        waits: list[tuple[Any, ...]] = []
         for doc in docs:
-            rev, old = current.get(doc.id, (None, None))
+            rev, old, state = current.get(doc.id, (None, None, None))
             if rev != doc.base or (doc.deleted and rev is None):
                 results.append(Refused(doc.id, "conflict", "it was changed by somebody else, or exists already"))
                 continue
@@ -125,7 +129,10 @@ class SQLiteBackend(Backend):
             after = {} if doc.deleted else merge(before, doc.kept, doc.new, doc.base)
             results.append(Saved(doc.id, doc.rev))
             # A second write of the same document in this batch is compared with the first one, and loses.
-            current[doc.id] = (doc.rev, None)
+            current[doc.id] = (doc.rev, None, None)
+            if state in (HELD, ERROR):
+                waited.append((doc.id,))
+            waits += [(*each, doc.id) for each in doc.waits]
             new_blobs += [(after[name]["blob"], data) for name, (_, data) in doc.new.items() if not doc.deleted]
             dropped |= blobs(before) - blobs(after)
             if doc.deleted:
@@ -133,41 +140,57 @@ class SQLiteBackend(Backend):
             else:
                 row = (*doc.columns, to_json(after) if after else None, doc.id)
                 (inserts if rev is None else updates).append(row)
-        connection.executemany(_INSERT, inserts)
-        connection.executemany(_UPDATE, updates)
-        connection.executemany("DELETE FROM documents WHERE id = ?", deletes)
-        drop(connection, dropped)
+        for statement, rows in (
+            (_INSERT, inserts),
+            (_UPDATE, updates),
+            ("DELETE FROM documents WHERE id = ?", deletes),
+            ("DELETE FROM waits WHERE id = ?", waited),
+            ("INSERT INTO waits (kind, key, id) VALUES (?, ?, ?)", waits),
+        ):
+            if rows:
+                connection.executemany(statement, rows)
+        if dropped:
+            drop(connection, dropped)
         for blob, data in new_blobs:
             store(connection, blob, io.BytesIO(data), len(data))
         return results
 
     # --- tokens ----------------------------------------------------------------------------------------------------
 
-    def candidates(self, want: Want, limit: int, start: float | None = None) -> list[Json]:
-        found = from_view(self, want, start) if want.view else from_queue(self, want, limit, start)
-        return list(islice(filter(claimable, found), limit))
+    def candidates(self, want: Want, limit: int, start: float | None = None) -> Window:
+        return (from_view if want.view else from_queue)(self, want, limit, start)
 
-    def scan(self, state: str | None = None, batch: str | None = None, with_docs: bool = True) -> Iterator[Json]:
-        columns = "seq, id, rev, body, stubs" if with_docs else "seq, id"
-        where, values = "state IS NOT NULL", []
-        for column, value in (("state", state), ("batch", batch)):
-            if value is not None:
-                where += f" AND {column} = ?"
-                values.append(value)
-        last = 0
-        while True:
-            rows = self.run(
-                f"SELECT {columns} FROM documents WHERE {where} AND seq > ? ORDER BY seq LIMIT {PAGE}", (*values, last)
-            )
-            for row in rows:
-                yield from_row(*row[1:]) if with_docs else {"_id": row[1]}
-            if len(rows) < PAGE:
-                return
-            last = rows[-1][0]
+    def scan(
+        self, state: str | None = None, batch: str | None = None, with_docs: bool = True, holder: str | None = None
+    ) -> Iterator[Json]:
+        if holder is None:
+            return sqlite_lists.scan(self, state, batch, with_docs)
+        return sqlite_lists.scan_held(self, holder, state, batch, with_docs)
 
     def counts(self) -> dict[tuple[str, str], int]:
         rows = self.run("SELECT state, batch, count(*) FROM documents WHERE state IS NOT NULL GROUP BY state, batch")
         return {(state, batch): number for state, batch, number in rows}
+
+    def holders(self) -> dict[tuple[str, str], int]:
+        return sqlite_lists.holders(self)
+
+    def waiting(
+        self,
+        kind: str,
+        keys: Collection[str] | None = None,
+        until: float | None = None,
+        limit: int = 1000,
+        after: Any = None,
+    ) -> list[tuple[Any, str]]:
+        check_kind(kind)
+        return sqlite_lists.waiting(self, kind, keys, until, limit, after)
+
+    def listen(self, ids: Collection[str], since: str = "", timeout: float = 60.0) -> Heard:
+        return sqlite_lists.listen(self, self._closed, ids, since, timeout)
+
+    def revisions(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the revision of each of these documents that is there."""
+        return {str(row[0]): str(row[1]) for row in self._select_ids("id, rev", ids)}
 
     def view(self, design: str, view: str, params: Mapping[str, Any]) -> Rows:
         source, reducer = self._source(design, view)
@@ -221,9 +244,10 @@ class SQLiteBackend(Backend):
             drop(connection, before - blobs(stubs))
         return now
 
-    def get_attachment(self, doc_id: str, name: str) -> Iterator[bytes]:
-        rows = self.run("SELECT stubs FROM documents WHERE id = ?", (doc_id,))
-        stub = json.loads(rows[0][0] or "{}").get(name) if rows else None
+    def get_attachment(self, doc_id: str, name: str, rev: str = "") -> Iterator[bytes]:
+        rows = self.run("SELECT stubs, rev FROM documents WHERE id = ?", (doc_id,))
+        there = rows and rev in ("", rows[0][1])
+        stub = json.loads(rows[0][0] or "{}").get(name) if there else None
         if stub is None:
             raise NotFound(
                 f"there is no attachment {name!r} of {doc_id} in {self.url}", f"see: tokenpool show {doc_id}"

@@ -1,6 +1,6 @@
 -- One pool in one file. Statements are run one by one inside one transaction; none may hold a semicolon of its own.
 
--- `state`, `ready`, `batch` and `priority` are computed from `body` at every write (tokenpool.transitions), never set alone.
+-- `state`, `ready`, `batch`, `priority` and `holder` are computed from `body` at every write (tokenpool.transitions), never set alone.
 -- `body` is the document without _id, _rev and _attachments; `stubs` describes its attachments, so that reading a
 -- document never touches a log.
 CREATE TABLE documents (
@@ -12,6 +12,7 @@ CREATE TABLE documents (
     ready    INTEGER NOT NULL DEFAULT 0,    -- 1: todo, and nobody asked it to stop
     batch    TEXT    NOT NULL DEFAULT '',
     priority REAL    NOT NULL DEFAULT 0,
+    holder   TEXT,                          -- of a locked token: the worker of its lease, '' if none; else NULL
     body     TEXT    NOT NULL,
     stubs    TEXT
 );
@@ -34,3 +35,18 @@ CREATE INDEX documents_batch ON documents (batch) WHERE state IS NOT NULL;
 -- What a worker may claim: any, or of a batch. Partial: a million finished tokens cost a claim nothing.
 CREATE INDEX documents_ready ON documents (priority DESC) WHERE ready = 1;
 CREATE INDEX documents_ready_batch ON documents (batch, priority DESC) WHERE ready = 1;
+
+-- Who holds what.
+CREATE INDEX documents_holder ON documents (holder, batch) WHERE holder IS NOT NULL;
+
+-- The rules of batches, whatever the tokens are called.
+CREATE INDEX documents_rules ON documents (id) WHERE type = 'batch';
+
+-- What held tokens wait for, and failed ones would: computed at every write that such a token takes part in.
+CREATE TABLE waits (
+    kind TEXT NOT NULL,                     -- due, parent, closed
+    key  NOT NULL,                          -- a time, or the id of a parent
+    id   TEXT NOT NULL,
+    PRIMARY KEY (kind, key, id)
+) WITHOUT ROWID;
+CREATE INDEX waits_id ON waits (id);

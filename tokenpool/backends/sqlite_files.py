@@ -9,16 +9,14 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote
 
 from ..errors import BadInput, NotFound, NotPermitted, OutOfSpace, ServerAway, TokenpoolError
+from .sqlite_schema import APPLICATION_ID, SCHEMA_VERSION, make, upgrade, version_of
+from .sqlite_schema import rollback as rollback
 
 DEFAULT_FILE = "tokenpool.db"
-#: Tells our files from other programs' ("tkpl").
-APPLICATION_ID = 0x746B706C
-SCHEMA_VERSION = 1
 #: Seconds that a write waits for another process's transaction.
 PATIENCE = 60.0
 _NETWORK = """
@@ -161,14 +159,36 @@ def not_a_pool(path: str, why: str) -> BadInput:
 # --- connections ---------------------------------------------------------------------------------------------------
 
 
-class _Handle:
-    """A connection that closes itself with its thread, but never in a process that inherited it by fork."""
+#: Seconds that closing waits for a statement of another thread.
+CLOSING = 5.0
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+
+class _Handle:
+    """A connection that closes itself with its thread, but never in a process that inherited it by fork.
+
+    It is used in a ``with``, so that no other thread closes it under a statement: that would crash the process.
+    """
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        self.path = path
         self.connection = connection
         self.pid = os.getpid()
+        self.closed = False
+        self.lock = threading.RLock()
+
+    # A class, not a generator: it is entered for every statement.
+    def __enter__(self) -> sqlite3.Connection:
+        self.lock.acquire()
+        if self.closed:
+            self.lock.release()
+            raise _was_closed(self.path)
+        return self.connection
+
+    def __exit__(self, *exc: object) -> None:
+        self.lock.release()
 
     def close(self) -> None:
+        self.closed = True
         if self.pid == os.getpid():
             self.connection.close()
         else:
@@ -181,6 +201,10 @@ class _Handle:
 _INHERITED: list[sqlite3.Connection] = []
 
 
+def _was_closed(path: str) -> TokenpoolError:
+    return TokenpoolError(f"{path} was closed by this process", "open the pool again")
+
+
 class Connections:
     """One connection to the file for each thread of each process, all closable from any thread."""
 
@@ -191,17 +215,19 @@ class Connections:
         self._handles: list[weakref.ref[_Handle]] = []
         self._closed = False
 
-    def get(self) -> sqlite3.Connection:
-        """Return this thread's connection, opened on first use."""
+    def use(self) -> _Handle:
+        """Return this thread's connection, opened on first use, for a ``with``: nobody closes it meanwhile."""
         handle: _Handle | None = getattr(self._local, "handle", None)
-        if handle is None or handle.pid != os.getpid():
-            if self._closed:
-                raise TokenpoolError(f"{self._place.path} was closed by this process", "open the pool again")
-            handle = self._local.handle = _Handle(connect(self._place))
-            for name, function in self._functions.items():
-                handle.connection.create_function(name, 2, function)
-            self._handles.append(weakref.ref(handle, self._forget))
-        return handle.connection
+        return self._open() if handle is None or handle.pid != os.getpid() else handle
+
+    def _open(self) -> _Handle:
+        if self._closed:
+            raise _was_closed(self._place.path)
+        handle = self._local.handle = _Handle(self._place.path, connect(self._place))
+        for name, function in self._functions.items():
+            handle.connection.create_function(name, 2, function)
+        self._handles.append(weakref.ref(handle, self._forget))
+        return handle
 
     def _forget(self, handle: weakref.ref[_Handle]) -> None:
         with contextlib.suppress(ValueError):
@@ -212,9 +238,12 @@ class Connections:
         self._closed = True
         for reference in list(self._handles):
             handle = reference()
-            if handle is not None:
-                handle.close()
-        self._local = threading.local()
+            # One that is busy for long is left to the end of its thread.
+            if handle is not None and handle.lock.acquire(timeout=CLOSING):
+                try:
+                    handle.close()
+                finally:
+                    handle.lock.release()
 
 
 def connect(place: Place, create: bool = False) -> sqlite3.Connection:
@@ -264,47 +293,20 @@ def prepare(place: Place, create: bool) -> None:
             return
         if not create:
             raise NotFound(f"there is no pool in {place.path}", f"make one: tokenpool init {place.url}")
-        _make(connection)
+        make(connection)
 
 
 def _is_pool(connection: sqlite3.Connection, place: Place) -> bool:
-    """Tell whether the file holds our tables; False means none at all."""
+    """Tell whether the file holds our tables, and bring them up to date; False means none at all."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = version_of(connection)
     if application == APPLICATION_ID and {"documents", "pieces"} <= tables:
         if version > SCHEMA_VERSION:
             raise BadInput(f"{place.path} was made by a newer tokenpool", "update: pip install -U tokenpool")
+        if version < SCHEMA_VERSION:
+            upgrade(connection)
         return True
     if tables or application:
         raise not_a_pool(place.path, "it belongs to another program")
     return False
-
-
-def _make(connection: sqlite3.Connection) -> None:
-    """Write the schema in one transaction, unless another process was faster."""
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if not connection.execute("PRAGMA user_version").fetchone()[0]:
-            for statement in _schema().split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute("COMMIT")
-    except BaseException:
-        rollback(connection)
-        raise
-
-
-def rollback(connection: sqlite3.Connection) -> None:
-    """Undo what is open; SQLite has often done it already, and then there is nothing to say."""
-    with contextlib.suppress(sqlite3.Error):
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-def _schema() -> str:
-    # Read through the loader: a single-file tokenpool has no folder on the disk.
-    text = resources.files(__package__).joinpath("sqlite.sql").read_text("utf-8")
-    return "\n".join(line.partition("--")[0] for line in text.splitlines())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Json, Want
+from ..transitions import claimable
+from .base import Json, Want, Window
+from .batches import PREFIX, Gate, Rank, Rules, batch_of, mixed, rules_of
 from .sqlite_rows import from_row, to_json
 
 if TYPE_CHECKING:
@@ -15,73 +18,166 @@ if TYPE_CHECKING:
 
 #: Rows of a user's view read at once, at first and at most; and documents of them.
 VIEW_WINDOW, LARGEST_WINDOW, VIEW_PAGE = 500, 16000, 50
+#: Rows of a lane read at once, at most.
+PAGE = 500
+#: Documents read at most to find those that a worker wants.
+SEARCH = 5000
 #: Python's spelling of what JSON spells differently.
 _SPELLED = {"True": "true", "False": "false", "None": "null"}
+#: Every batch that has something to claim, each found by one step in the index, whatever it holds.
+_BATCHES = """
+    WITH RECURSIVE found (name) AS (
+        SELECT (SELECT batch FROM documents INDEXED BY documents_ready_batch WHERE ready = 1 ORDER BY batch LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT batch FROM documents INDEXED BY documents_ready_batch
+            WHERE ready = 1 AND batch > name ORDER BY batch LIMIT 1
+        ) FROM found WHERE name IS NOT NULL
+    )
+    SELECT name FROM found WHERE name IS NOT NULL
+"""
+
+#: (-priority, seq, id, rev, body, stubs)
+_Row = tuple[Any, ...]
+#: Batches that are read as one queue; None alone is all of them.
+_Lanes = Sequence["str | None"]
 
 
-def from_queue(backend: SQLiteBackend, want: Want, limit: int, start: float | None) -> list[Json]:
-    """Return up to `limit` documents, those of the highest priority first; all of it comes out of one index.
+def from_queue(backend: SQLiteBackend, want: Want, limit: int, start: float | None) -> Window:
+    """Return up to `limit` documents of the queue; see `Queue.candidates`."""
+    rules = _rules(backend)
+    gate = Gate(rules, lambda batch: _locked_in(backend, batch))
+    found: dict[str, tuple[Rank, Json]] = {}
+    seen = 0
+    for importance, lanes in _lanes(backend, want, gate, bool(rules)):
+        for row in _rows(backend, lanes, want.tags, gate, limit, start):
+            seen += 1
+            doc = from_row(*row[2:])
+            # A token that changed between two statements may be read twice.
+            if doc["_id"] not in found and claimable(doc) and want.fits(doc) and (not rules or gate.admit(doc)):
+                found[doc["_id"]] = (importance, row[0]), doc
+            if len(found) >= limit or seen >= SEARCH:
+                return _window(found, gate, start)
+    return _window(found, gate, start)
+
+
+def _window(found: Mapping[str, tuple[Rank, Json]], gate: Gate, start: float | None) -> Window:
+    ranked = list(found.values())
+    return Window([doc for _, doc in (ranked if start is None else mixed(ranked))], gate.rooms)
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def _rules(backend: SQLiteBackend) -> dict[str, Rules]:
+    """Return the rules of every batch that has some."""
+    rows = backend.run("SELECT id, body FROM documents INDEXED BY documents_rules WHERE type = 'batch'")
+    found = {name[len(PREFIX) :]: rules_of(json.loads(body)) for name, body in rows if name.startswith(PREFIX)}
+    return {name: rules for name, rules in found.items() if rules != Rules()}
+
+
+def _locked_in(backend: SQLiteBackend, batch: str) -> int:
+    (row,) = backend.run("SELECT count(*) FROM documents WHERE state = 'locked' AND batch = ?", (batch,))
+    return int(row[0])
+
+
+def _lanes(backend: SQLiteBackend, want: Want, gate: Gate, ruled: bool) -> Iterator[tuple[float, _Lanes]]:
+    """Yield the batches that are read side by side, the most important first: (-their priority, the batches)."""
+    wanted: _Lanes = tuple(dict.fromkeys(want.batches))
+    if not ruled:
+        yield 0.0, wanted or (None,)
+        return
+    names = [str(name) for name in wanted or itertools.chain.from_iterable(backend.run(_BATCHES))]
+    names = sorted((name for name in names if gate.is_open(name)), key=lambda name: -gate.priority(name))
+    for importance, group in itertools.groupby(names, key=lambda name: -gate.priority(name)):
+        yield importance, tuple(group)
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _rows(
+    backend: SQLiteBackend, lanes: _Lanes, tags: Mapping[str, str], gate: Gate, limit: int, start: float | None
+) -> Iterator[_Row]:
+    """Yield the rows of some batches as one queue; all of it comes out of one index.
 
     With `start` the group of the highest priority is read from that place on, then from its head, then the rest.
     """
     if start is None:
-        return _documents(_merged(backend, want, limit, "1", ()))
-    heads = _merged(backend, Want(want.batches), 1, "1", ())
+        yield from _merged(backend, lanes, tags, gate, limit, "1", ())
+        return
+    heads = [row for batch in lanes for row in _end(backend, batch, "priority DESC, seq")]
     if not heads:
-        return []
-    priority = -heads[0][0]
-    first = heads[0][1]
-    last = max(row[0] for batch in _lanes(want) for row in _last(backend, batch, priority))
+        return
+    priority = max(row[0] for row in heads)
+    first = min(row[1] for row in heads if row[0] == priority)
+    ends = [_end(backend, batch, "seq DESC", "priority = ?", (priority,)) for batch in lanes]
+    last = max((row[1] for rows in ends for row in rows), default=first)
     place = first + int(start * (last - first + 1))
-    rows: list[tuple[Any, ...]] = []
     for where, values in (
         ("priority = ? AND seq >= ?", (priority, place)),
         ("priority = ? AND seq < ?", (priority, place)),
         ("priority < ?", (priority,)),
     ):
-        if len(rows) < limit:
-            rows += _merged(backend, want, limit - len(rows), where, values)
-    # A token that changed between the statements may have been read twice.
-    return _documents(list({row[1]: row for row in rows}.values()))
+        yield from _merged(backend, lanes, tags, gate, limit, where, values)
 
 
-def _documents(rows: list[tuple[Any, ...]]) -> list[Json]:
-    return [from_row(*row[2:]) for row in rows]
-
-
-def _lanes(want: Want) -> tuple[str | None, ...]:
-    return tuple(dict.fromkeys(want.batches)) or (None,)
+def _end(
+    backend: SQLiteBackend, batch: str | None, order: str, where: str = "1", values: tuple[Any, ...] = ()
+) -> list[tuple[float, int]]:
+    """Return (priority, seq) of the first row of a lane in an order, or nothing."""
+    mine, name = _mine(batch)
+    rows = backend.run(
+        f"SELECT priority, seq FROM documents {mine} AND {where} ORDER BY {order} LIMIT 1", (*name, *values)
+    )
+    return [(row[0], row[1]) for row in rows]
 
 
 def _merged(
-    backend: SQLiteBackend, want: Want, limit: int, where: str, values: tuple[Any, ...]
-) -> list[tuple[Any, ...]]:
-    """Return the first rows of all wanted batches in one order: (-priority, seq, id, rev, body, stubs)."""
-    fits, wanted = _tags(want.tags)
-    lanes = []
-    for batch in _lanes(want):
-        mine, name = ("1", ()) if batch is None else ("batch = ?", (batch,))
-        lanes.append(
-            backend.run(
-                f"SELECT -priority, seq, id, rev, body, stubs FROM documents INDEXED BY {_index(batch)} "
-                f"WHERE ready = 1 AND {mine} AND {where} AND {fits} ORDER BY priority DESC, seq LIMIT ?",
-                (*name, *values, *wanted, limit),
-            )
+    backend: SQLiteBackend,
+    lanes: _Lanes,
+    tags: Mapping[str, str],
+    gate: Gate,
+    limit: int,
+    where: str,
+    values: tuple[Any, ...],
+) -> Iterator[_Row]:
+    """Yield the rows of all lanes in one order: by priority, then by submission."""
+    fits, wanted = _tags(tags)
+    # Of many lanes only the first few rows of each are likely to be used.
+    page = max(2, 2 * limit // len(lanes)) if len(lanes) > 1 else limit
+    streams = [_lane(backend, batch, gate, page, f"{where} AND {fits}", (*values, *wanted)) for batch in lanes]
+    return streams[0] if len(streams) == 1 else heapq.merge(*streams, key=lambda row: row[:2])
+
+
+def _lane(
+    backend: SQLiteBackend, batch: str | None, gate: Gate, page: int, where: str, values: tuple[Any, ...]
+) -> Iterator[_Row]:
+    """Yield the rows of one batch, or of all, page by page, while the batch has room."""
+    mine, name = _mine(batch)
+    behind = ""
+    last: tuple[float, ...] = ()
+    while True:
+        rows = backend.run(
+            f"SELECT -priority, seq, id, rev, body, stubs FROM documents {mine} {behind} AND {where} "
+            "ORDER BY priority DESC, seq LIMIT ?",
+            (*name, *last, *values, page),
         )
-    return lanes[0] if len(lanes) == 1 else list(heapq.merge(*lanes, key=lambda row: row[:2]))[:limit]
+        for row in rows:
+            if batch is not None and not gate.is_open(batch):
+                return
+            yield row
+        if len(rows) < page:
+            return
+        priority, seq = -rows[-1][0], rows[-1][1]
+        behind, last = "AND priority <= ? AND (priority < ? OR seq > ?)", (priority, priority, seq)
+        page = max(page, min(2 * page, PAGE))
 
 
-def _last(backend: SQLiteBackend, batch: str | None, priority: float) -> list[tuple[Any, ...]]:
-    mine, name = ("1", ()) if batch is None else ("batch = ?", (batch,))
-    return backend.run(
-        f"SELECT seq FROM documents INDEXED BY {_index(batch)} "
-        f"WHERE ready = 1 AND {mine} AND priority = ? ORDER BY seq DESC LIMIT 1",
-        (*name, priority),
-    )
-
-
-def _index(batch: str | None) -> str:
-    return "documents_ready" if batch is None else "documents_ready_batch"
+def _mine(batch: str | None) -> tuple[str, tuple[str, ...]]:
+    if batch is None:
+        return "INDEXED BY documents_ready WHERE ready = 1", ()
+    return "INDEXED BY documents_ready_batch WHERE ready = 1 AND batch = ?", (batch,)
 
 
 def _tags(tags: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
@@ -109,8 +205,25 @@ def _carries(doc: Json, wanted: Mapping[str, str]) -> bool:
     return not wanted or (isinstance(tags, dict) and all(str(tags.get(name)) == wanted[name] for name in wanted))
 
 
-def from_view(backend: SQLiteBackend, want: Want, start: float | None) -> Iterator[Json]:
-    """Yield the documents that a view lists, each once, in its order; with `start` each window from that place on."""
+# --- a user's view ---------------------------------------------------------------------------------------------------
+
+
+def from_view(backend: SQLiteBackend, want: Want, limit: int, start: float | None) -> Window:
+    """Return up to `limit` documents of those that a view lists, in its order; each window from the place `start` on."""
+    gate = Gate({}, lambda batch: _locked_in(backend, batch))
+    found: list[Json] = []
+    for docs in _pages_of_view(backend, want, start):
+        gate.learn(backend, {batch_of(doc) for doc in docs} - {""})
+        for doc in docs:
+            if len(found) < limit and gate.admit(doc):
+                found.append(doc)
+        if len(found) >= limit:
+            break
+    return Window(found, gate.rooms)
+
+
+def _pages_of_view(backend: SQLiteBackend, want: Want, start: float | None) -> Iterator[list[Json]]:
+    """Yield the wanted documents that a view lists, page by page, each document once."""
     seen: set[str] = set()
     for ids in _windows(backend, want):
         place = int((start or 0.0) * len(ids))
@@ -118,7 +231,7 @@ def from_view(backend: SQLiteBackend, want: Want, start: float | None) -> Iterat
         seen.update(ids)
         for at in range(0, len(ids), VIEW_PAGE):
             docs = backend.get_many(ids[at : at + VIEW_PAGE])
-            yield from (doc for doc in docs if doc is not None and _fits(doc, want))
+            yield [doc for doc in docs if doc is not None and _fits(doc, want)]
 
 
 def _windows(backend: SQLiteBackend, want: Want) -> Iterator[list[str]]:
@@ -136,4 +249,5 @@ def _windows(backend: SQLiteBackend, want: Want) -> Iterator[list[str]]:
 
 
 def _fits(doc: Json, want: Want) -> bool:
-    return (not want.batches or str(doc.get("batch") or "") in want.batches) and _carries(doc, want.tags)
+    mine = not want.batches or batch_of(doc) in want.batches
+    return mine and claimable(doc) and _carries(doc, want.tags) and want.fits(doc)

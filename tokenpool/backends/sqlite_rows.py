@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..transitions import TODO, claimable, is_token, state_of
+from ..transitions import ERROR, HELD, LOCKED, TODO, claimable, holder_of, is_token, state_of
 from .base import Json, Refused
 
 #: What CouchDB tells about a document and takes back without storing it.
@@ -31,6 +31,7 @@ class Incoming:
     deleted: bool = False
     new: Mapping[str, tuple[str, bytes]] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
+    waits: tuple[tuple[str, Any], ...] = ()
 
 
 def incoming(doc: Json) -> Incoming | Refused:
@@ -63,7 +64,9 @@ def _incoming(doc: Json) -> Incoming:
     body = to_json({name: value for name, value in doc.items() if name not in _TOLD})
     deleted = doc.get("_deleted") is True
     rev = next_rev(base, f"{body}{deleted}{kept}", *(data for _, data in new.values()))
-    return Incoming(doc_id, base, rev, (rev, *derived(doc), body), deleted, new, kept)
+    columns = derived(doc)
+    waits = () if deleted else waits_of(doc, columns[1])
+    return Incoming(doc_id, base, rev, (rev, *columns, body), deleted, new, kept, waits)
 
 
 def _checked_id(doc: Json) -> str:
@@ -94,13 +97,39 @@ def generation(base: str | None) -> int:
     return int(base.partition("-")[0]) + 1 if base else 1
 
 
-def derived(doc: Json) -> tuple[str | None, str | None, int, str, float]:
-    """Return the columns type, state, ready, batch, priority."""
+def derived(doc: Json) -> tuple[str | None, str | None, int, str, float, str | None]:
+    """Return the columns type, state, ready, batch, priority, holder."""
     kind = doc.get("type")
     state = state_of(doc) if is_token(doc) else None
     batch = doc.get("batch")
-    ready = state == TODO and claimable(doc)
-    return kind if isinstance(kind, str) else None, state, int(ready), str(batch) if batch else "", _priority(doc)
+    return (
+        kind if isinstance(kind, str) else None,
+        state,
+        int(state == TODO and claimable(doc)),
+        str(batch) if batch else "",
+        _priority(doc),
+        holder_of(doc) if state == LOCKED else None,
+    )
+
+
+def waits_of(doc: Json, state: str | None) -> tuple[tuple[str, Any], ...]:
+    """Return what a token of this state waits for, as (kind, key): the rows of the view `tokenpool/waits`."""
+    if state == HELD:
+        due, kind = doc.get("not_before"), "parent"
+        rows: list[tuple[str, Any]] = []
+        if isinstance(due, (int, float)) and not isinstance(due, bool):
+            rows.append(("due", float(due)))
+    elif state == ERROR:
+        attempts = doc.get("attempts")
+        last = attempts[-1] if isinstance(attempts, list) and attempts else None
+        if not isinstance(last, dict) or last.get("failure_class") != "dependency":
+            return ()
+        kind, rows = "closed", []
+    else:
+        return ()
+    parents = doc.get("depends_on")
+    ids = dict.fromkeys(each for each in parents if isinstance(each, str)) if isinstance(parents, list) else ()
+    return (*rows, *((kind, each) for each in ids))
 
 
 def _priority(doc: Json) -> float:

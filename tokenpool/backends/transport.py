@@ -10,12 +10,11 @@ import base64
 import json
 import os
 import random
-import ssl
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, Union
 from urllib.parse import urlsplit
 
@@ -31,6 +30,8 @@ from urllib3.exceptions import (
 )
 
 from ..errors import AnswerLost, BadInput, NotPermitted, ServerAway
+from .connections import Options as Options
+from .connections import connection_pools
 
 Body = Union[None, bytes, BinaryIO]
 
@@ -38,25 +39,6 @@ Body = Union[None, bytes, BinaryIO]
 PASSING = frozenset({429, 500, 502, 503, 504})
 #: A cookie is renewed when this share of its life has gone.
 RENEW_AT = 0.8
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to reach a server; read once from the pool's URL and the environment."""
-
-    username: str = ""
-    password: str = ""
-    connect_timeout: float = 10.0
-    read_timeout: float = 60.0
-    attempts: int = 5
-    backoff: float = 0.1
-    backoff_limit: float = 5.0
-    verify: bool = True
-    cafile: str | None = None
-    capath: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    proxies: Mapping[str, str] = field(default_factory=urllib.request.getproxies)
 
 
 @dataclass(frozen=True)
@@ -96,6 +78,9 @@ class Transport:
         self._cookie = ""
         self._renew_at = 0.0
         self._basic_only = False
+        self._date = ("", 0.0)
+        #: Seconds that the server's clock is ahead of ours.
+        self.clock_offset = 0.0
 
     # --- requests ----------------------------------------------------------------------------------------------
 
@@ -150,14 +135,16 @@ class Transport:
             try:
                 response = self._once(method, path, body, headers, timeout, stream)
             except HTTPError as error:
-                self._judge(error, method, path, harmless, last)
+                self.judge(error, method, path, harmless, last)
             else:
                 if response.status == 401 and self._cookie and not renewed:
                     renewed = True
-                    self._forget_cookie()
+                    self.forget_cookie()
                     continue
-                if response.status not in PASSING or not self._judge_status(response, method, path, harmless, last):
+                if response.status not in PASSING:
                     return response
+                answer = Answer(response.status, response.headers, response.data)
+                self.judge_status(answer, method, path, harmless, last)
             time.sleep(random.uniform(0, min(self.options.backoff_limit, self.options.backoff * 2**attempt)))
         raise ServerAway(f"{self._host} does not answer", "is the server up? tokenpool doctor")
 
@@ -170,19 +157,37 @@ class Transport:
         timeout: float | None,
         stream: bool,
     ) -> urllib3.BaseHTTPResponse:
-        sent = {"Accept": "application/json", **self._authorization(), **(headers or {})}
-        return self._connections().request(
+        given = {"Accept": "application/json", **self.authorization(), **(headers or {})}
+        sent = time.time()
+        response = self._connections().request(
             method,
             self.url + path,
             body=body,
-            headers=sent,
+            headers=given,
             retries=False,
             redirect=False,
             preload_content=not stream,
             timeout=urllib3.Timeout(connect=self.options.connect_timeout, read=timeout or self.options.read_timeout),
         )
+        self.learn_time(response, sent)
+        return response
 
-    def _judge(self, error: HTTPError, method: str, path: str, harmless: bool, last: bool) -> None:
+    def learn_time(self, response: urllib3.BaseHTTPResponse, sent: float) -> None:
+        """Learn the server's clock from an answer; `sent` is our time when it was asked for.
+
+        A Date is cut to whole seconds, so that one answer only says between which bounds the difference lies. What is
+        remembered moves no further than it must, and with every answer the bounds draw nearer.
+        """
+        date = response.headers.get("Date", "")
+        if date != self._date[0] or not date:
+            try:
+                self._date = date, parsedate_to_datetime(date).timestamp()
+            except (TypeError, ValueError):
+                return
+        seconds = self._date[1]
+        self.clock_offset = min(max(self.clock_offset, seconds - time.time()), seconds + 1 - sent)
+
+    def judge(self, error: HTTPError, method: str, path: str, harmless: bool, last: bool) -> None:
         """Return where the request may be sent again; raise where it may not."""
         if isinstance(error, LocationParseError):
             raise BadInput(f"{self.url} is not an address", "write couchdb+https://user@host:6984/database") from error
@@ -201,18 +206,14 @@ class Transport:
                 "is the server up, and the URL right? tokenpool doctor",
             ) from error
 
-    def _judge_status(
-        self, response: urllib3.BaseHTTPResponse, method: str, path: str, harmless: bool, last: bool
-    ) -> bool:
-        """Return whether to send again after a passing error; raise where that is not safe or was enough."""
-        answer = Answer(response.status, response.headers, response.data)
-        if response.status != 429 and not harmless:
+    def judge_status(self, answer: Answer, method: str, path: str, harmless: bool, last: bool) -> None:
+        """Return where the request may be sent again after a passing error; raise where it may not."""
+        if answer.status != 429 and not harmless:
             raise AnswerLost(
                 f"{method} {path} at {self._host}: {answer.status} {answer.reason()[1]}", "it is read back"
             )
         if last:
             raise ServerAway(f"{self._host} answers {answer.status}: {' '.join(answer.reason())}", "try again later")
-        return True
 
     # --- connections ---------------------------------------------------------------------------------------------
 
@@ -220,22 +221,8 @@ class Transport:
         with self._lock:
             if self._pool is None or self._pid != os.getpid():
                 # A forked child must not share sockets: two processes would read each other's answers.
-                self._pool, self._pid = self._new_pool(), os.getpid()
+                self._pool, self._pid = connection_pools(self.url, self.options), os.getpid()
             return self._pool
-
-    def _new_pool(self) -> urllib3.PoolManager:
-        options, parts = self.options, urlsplit(self.url)
-        arguments: dict[str, Any] = {"maxsize": 16, "retries": False}
-        if parts.scheme == "https":
-            arguments["ssl_context"] = _tls_context(options)
-        proxy = options.proxies.get(parts.scheme)
-        if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-            credentials = urlsplit(proxy).username
-            if credentials:
-                user, password = credentials, urlsplit(proxy).password or ""
-                arguments["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}")
-            return urllib3.ProxyManager(proxy, **arguments)
-        return urllib3.PoolManager(**arguments)
 
     def close(self) -> None:
         """Close every idle connection."""
@@ -246,7 +233,8 @@ class Transport:
 
     # --- who we are ------------------------------------------------------------------------------------------------
 
-    def _authorization(self) -> dict[str, str]:
+    def authorization(self) -> dict[str, str]:
+        """Return the headers that say who we are; may log in."""
         if not self.options.username:
             return {}
         if not self._basic_only:
@@ -259,7 +247,13 @@ class Transport:
             return {"Authorization": "Basic " + base64.b64encode(plain).decode("ascii")}
         return {"Cookie": self._cookie}
 
-    def _forget_cookie(self) -> None:
+    @property
+    def has_cookie(self) -> bool:
+        """We are logged in, or were until the server forgot it."""
+        return bool(self._cookie)
+
+    def forget_cookie(self) -> None:
+        """Log in anew with the next request."""
         with self._lock:
             self._cookie = ""
 
@@ -296,16 +290,6 @@ def _max_age(cookie: str) -> float:
         if name.lower() == "max-age" and value.isdigit():
             return float(value)
     return 600.0  # CouchDB's default life of a session
-
-
-def _tls_context(options: Options) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.cafile, capath=options.capath)
-    if options.cert:
-        context.load_cert_chain(options.cert, options.key)
-    if not options.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _root(error: BaseException) -> BaseException:

@@ -26,6 +26,9 @@ DONE = {
     "rm": "deleted",
     "scrub": "put back to todo",
     "move": "moved",
+    "pause": "paused",
+    "resume": "resumed",
+    "edit": "changed",
 }
 #: Why a token is left alone.
 ONLY = {
@@ -35,6 +38,9 @@ ONLY = {
     "rm": "running tokens are deleted with --running only",
     "scrub": "only locked and failed tokens can be scrubbed",
     "move": "they run, or are in the target already",
+    "pause": "only waiting tokens can be paused",
+    "resume": "they are not paused",
+    "edit": "running tokens cannot be edited; cancel or reset them first",
 }
 
 
@@ -129,12 +135,18 @@ def confirmed(
     planned = count().changed
     if planned < 1 or (planned == 1 and not on_terminal()):
         return True
+    return agreed(
+        False, f"{name} would change {number(planned)} of {pool.url}", f"{name} {number(planned)} of {pool.url}?"
+    )
+
+
+def agreed(yes: bool, would: str, question: str) -> bool:
+    """Ask whether something may be done to many; `would` says it where there is nobody to ask, and --yes is needed."""
+    if yes:
+        return True
     if not on_terminal():
-        raise BadInput(
-            f"{name} would change {number(planned)} of {pool.url} and there is nobody to ask",
-            "add --yes, or look first with --dry-run",
-        )
-    answer = click.confirm(f"{name} {number(planned)} of {pool.url}?", err=True)
+        raise BadInput(f"{would} and there is nobody to ask", "add --yes, or look first with --dry-run")
+    answer = click.confirm(question, err=True)
     if not answer:
         say("nothing was changed")
     return answer
@@ -148,6 +160,7 @@ def tell(session: Session, name: str, done: Changed, dry_run: bool) -> int:
             "changed": done.changed,
             "skipped": done.skipped,
             "failed": list(done.failed),
+            **({"reopened": done.reopened} if done.reopened else {}),
         }
         print_json({"schema": 1, "verb": name, **({"dry_run": True} if dry_run else {}), **counts})
         return 1 if done.failed else 0
@@ -156,6 +169,8 @@ def tell(session: Session, name: str, done: Changed, dry_run: bool) -> int:
     else:
         would = "would be " if dry_run else ""
         say(f"{number(done.changed)} {would}{DONE[name]}")
+    if done.reopened:
+        say(f"{number(done.reopened)} closed because of them: {'would be ' if dry_run else ''}held again")
     if done.skipped:
         say(f"{number(done.skipped)} left alone: {ONLY[name]}")
     if name != "move":  # which has told why

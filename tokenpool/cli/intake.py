@@ -20,16 +20,18 @@ import click
 from ..errors import BadInput, TokenpoolError
 from ..generators import FORMATS, read_file
 from ..pushes import make_token
-from ..selectors import parse_duration
+from .fields import RESOURCES, typed, whole
 from .session import flags
-from .types import DURATION, PAIR
+from .types import AMOUNTS, DURATION, MOMENT, PAIR
 
 Json = dict[str, Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-#: Fields whose texts (all that CSV knows) are numbers.
-NUMBERS: Mapping[str, Callable[[str], float]] = {"priority": float, "timeout": parse_duration, "max_retries": int}
-RESOURCES: Mapping[str, Callable[[str], float]] = {"cpu_cores": float, "ram_gb": float, "gpus": int}
+#: Options that set the field of their name.
+PLAIN = (
+    "batch", "name", "description", "priority", "timeout", "max_retries", "retry_delay", "retry_backoff", "not_before",
+)  # fmt: skip
+LISTS, SWITCHES = ("depends_on", "checkpoint"), ("accept_failure", "paused")
 #: Options that are put together with a token's own instead of being replaced by them.
 MERGED = ("tags", "env", "resources")
 
@@ -53,9 +55,33 @@ def push_options(function: Function) -> Function:
         ),
         click.option("--timeout", type=DURATION, metavar="TIME", help="End an attempt that runs longer: 90s, 2h."),
         click.option("--max-retries", type=click.IntRange(0), metavar="N", help="Repeat a failed attempt so often."),
-        click.option("--cpu-cores", type=click.IntRange(1), metavar="N", help="CPUs it uses; it finds them in $CPU."),
-        click.option("--ram-gb", type=click.FloatRange(0, min_open=True), metavar="X", help="Memory it needs."),
-        click.option("--gpus", type=click.IntRange(0), metavar="N", help="GPUs it needs."),
+        click.option("--retry-delay", type=DURATION, metavar="TIME", help="Wait so long before each repetition."),
+        click.option("--retry-backoff", type=float, metavar="X", help="Each pause is X times the one before."),
+        click.option(
+            "--checkpoint",
+            multiple=True,
+            metavar="GLOB",
+            help="Keep these files for the next attempt when this one is interrupted; may be repeated.",
+        ),
+        click.option("--cpu-cores", type=AMOUNTS, metavar="N", help="CPUs it uses; it finds them in $CPU."),
+        click.option(
+            "--ram-gb",
+            type=AMOUNTS,
+            metavar="X",
+            help="Memory; 4,8,16: the next one after each attempt that ran out of it.",
+        ),
+        click.option("--disk-gb", type=AMOUNTS, metavar="X", help="Disk that it needs in its folder."),
+        click.option("--gpus", type=AMOUNTS, metavar="N", help="GPUs it needs."),
+        click.option("--not-before", type=MOMENT, metavar="TIME", help="Do not run before: 10m, 2030-01-31T08:00:00Z."),
+        click.option(
+            "--after",
+            "--depends-on",
+            "depends_on",
+            multiple=True,
+            metavar="ID",
+            help="Run when this token is done; may be repeated.",
+        ),
+        click.option("--accept-failure", is_flag=True, help="With --after: also when it has failed."),
         click.option("--id", "token_id", metavar="ID", help="The id of a single token."),
         click.option("--dedupe", is_flag=True, help="Make ids of the content: the same work is not pushed twice."),
         click.option("--create", is_flag=True, help="Make the pool where it is missing (a SQLite file always is)."),
@@ -65,14 +91,16 @@ def push_options(function: Function) -> Function:
 
 def fields_of(given: Mapping[str, Any]) -> Json:
     """Return the fields that the options of `push_options` name."""
-    plain = ("batch", "name", "description", "priority", "timeout", "max_retries")
-    fields: Json = {name: given[name] for name in plain if given[name] is not None}
+    fields: Json = {name: given[name] for name in PLAIN if given[name] is not None}
     fields.update({name: dict(given[name]) for name in ("tags", "env") if given[name]})
+    fields.update({name: list(given[name]) for name in LISTS if given[name]})
+    fields.update({name: True for name in SWITCHES if given.get(name)})
     resources = {name: given[name] for name in RESOURCES if given[name] is not None}
     if resources:
         fields["resources"] = resources
-    if "priority" in fields:
-        fields["priority"] = _whole(fields["priority"])
+    for name in ("priority", "retry_backoff", "timeout", "retry_delay"):
+        if name in fields:
+            fields[name] = whole(fields[name])
     return fields
 
 
@@ -108,15 +136,18 @@ class Source:
                 raise BadInput(f"{self.name}: token {number}: {error}", hint) from None
 
     def _document(self, item: Json) -> Json:
-        token = {**self.fields, **_typed(item)}
+        own = typed(item)
+        token = {**self.fields, **own}
         for name in MERGED:
-            if isinstance(item.get(name), dict) and name in self.fields:
-                token[name] = {**self.fields[name], **item[name]}
+            if isinstance(own.get(name), dict) and name in self.fields:
+                token[name] = {**self.fields[name], **own[name]}
+        if isinstance(own.get("depends_on"), list) and "depends_on" in self.fields:
+            # Whoever says --after means all of them.
+            token["depends_on"] = list(dict.fromkeys([*self.fields["depends_on"], *own["depends_on"]]))
         if self.batch is not None:
             token["batch"] = self.batch
         if self.token_id:
             token["_id"] = self.token_id
-        _check_numbers(token)
         return make_token(token, {}, self.dedupe)
 
 
@@ -180,44 +211,7 @@ def _is_stream(path: str) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
 
-# --- fields --------------------------------------------------------------------------------------------------------------
-
-
-def _typed(item: Json) -> Json:
-    """Return the fields with texts made numbers where a number is meant, and resources in their place."""
-    fields = dict(item)
-    if "id" in fields and "_id" not in fields:
-        fields["_id"] = fields.pop("id")
-    for name, convert in NUMBERS.items():
-        if isinstance(fields.get(name), str):
-            fields[name] = _number(name, fields[name], convert)
-    loose = {name: fields.pop(name) for name in RESOURCES if name in fields}
-    if loose:
-        typed = {n: _number(n, v, RESOURCES[n]) if isinstance(v, str) else v for n, v in loose.items()}
-        own = fields.get("resources")
-        fields["resources"] = {**typed, **(own if isinstance(own, dict) else {})}
-    return fields
-
-
-def _number(name: str, text: str, convert: Callable[[str], float]) -> float:
-    try:
-        return _whole(convert(text))
-    except ValueError:
-        raise BadInput(f"{name} {text!r} is not a number", "look at this column") from None
-
-
-def _check_numbers(fields: Mapping[str, Any]) -> None:
-    """Refuse what the worker could only fail on."""
-    for name in NUMBERS:
-        value = fields.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise BadInput(f"{name} {value!r} is not a number", f"for example {name}: 1")
-    if fields.get("timeout") is not None and not fields["timeout"] > 0:
-        raise BadInput(f"timeout {fields['timeout']} is not above 0", "write seconds, or 2h")
-
-
-def _whole(value: float) -> float:
-    return int(value) if float(value).is_integer() else value
+# --- words ---------------------------------------------------------------------------------------------------------------
 
 
 def print_tokens(source: Source) -> None:

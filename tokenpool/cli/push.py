@@ -29,12 +29,14 @@ class Sent:
     "push",
     "tokenpool push jobs.txt --batch night --timeout 2h --max-retries 2",
     "tokenpool push -b night -- python simulate.py --seed 7",
+    "tokenpool push --after task_1f0c --not-before 10m -- python collect.py",
     "generate-jobs | tokenpool push - --format jsonl --dedupe",
     "tokenpool push table.csv --tag project=amber --dry-run | head -2",
     takes_command=True,
 )
 @click.argument("file", nargs=-1)
 @push_options
+@click.option("--paused", is_flag=True, help="Hold them until somebody resumes them.")
 @click.pass_context
 def push(ctx: click.Context, /, file: tuple[str, ...], **given: Any) -> int:
     """Put tokens into the pool.

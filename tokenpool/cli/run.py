@@ -137,14 +137,20 @@ class Local:
         with Meter(self.batch, sum(counts.values())) as meter:
             tally = Tally(meter, self.options.slots, self.session.verbose)
             tally.folders = self.folders
-            pause = 0.2
+            pause, told = 0.2, False
             while True:
                 worker = Interruptible(self.pool, self.options, tally)
                 self.undelivered += run_worker(worker).undelivered
                 counts = self.pool.counts(self.batch)
                 self.interrupted = worker.interrupted
-                if self.interrupted or self.undelivered or not (counts["todo"] or counts["locked"]):
+                waiting = counts["todo"] or counts["held"] or counts["locked"]
+                if self.interrupted or self.undelivered or worker.drained or not waiting:
                     return
+                if not told and counts["todo"] + counts["held"]:
+                    told = True
+                    example = next(iter(self.pool.tokens(["state:todo", "state:held", f"batch:{self.batch}"])), None)
+                    if example is not None:
+                        say(f"some tokens wait; why: {self.session.command('explain', example.id)}")
                 # Others run the rest; what they give back is ours to take.
                 meter.set(counts["done"] + counts["error"], counts_note(counts))
                 try:

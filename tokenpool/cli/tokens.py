@@ -1,17 +1,15 @@
-"""The verbs that look at tokens: `status`, `list`, `show`, `logs`."""
+"""The verbs that look at tokens: `status`, `list`, `show`."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import chain, islice
 from typing import Any
 
 import click
 
-from ..errors import NotFound
-from ..pool import Logs, Pool
+from ..batch_rules import batch_rules
 from ..selectors import last_change
 from ..transitions import STATES, state_of
 from . import output
@@ -32,11 +30,13 @@ def status(session: Session, batches: bool) -> None:
     """Show how many tokens are in every state."""
     with session.open() as pool:
         told = pool.status()
+        paused = [] if session.json else [rule.name for rule in batch_rules(pool.backend).values() if rule.paused]
         loose = pool.batches().get("") if batches and not session.json else None
     if session.json:
         print_json(told)
         return
     say(f"pool {told['pool']}")
+    _say_who(told["workers"], paused)
     if not batches:
         print_table(("state", "tokens"), ((state, str(told["states"][state])) for state in STATES))
         return
@@ -44,6 +44,19 @@ def status(session: Session, batches: bool) -> None:
     print_table(
         ("batch", *STATES), ([one_line(name), *(str(counts[state]) for state in STATES)] for name, counts in rows)
     )
+
+
+def _say_who(workers: Sequence[Json], paused: Sequence[str]) -> None:
+    """Tell of the workers, and of what keeps them from working."""
+    silent = [worker for worker in workers if worker["state"] in ("silent", "fenced")]
+    alive = [worker for worker in workers if worker not in silent]
+    if workers:
+        busy = sum(min(worker["running"], worker["slots"]) for worker in alive)
+        slots = output.number(sum(worker["slots"] for worker in alive), "slot")
+        gone = f"; {len(silent)} silent" if silent else ""
+        say(f"{output.number(len(alive), 'worker')}, {busy} of {slots} busy{gone}")
+    if paused:
+        say(f"paused: {', '.join(map(one_line, sorted(paused)))}")
 
 
 # --- list --------------------------------------------------------------------------------------------------------------
@@ -141,55 +154,3 @@ def _show_history(token: Json) -> None:
     for name, stub in attachments.items() if isinstance(attachments, dict) else ():
         size = stub.get("length", "?") if isinstance(stub, dict) else "?"
         click.echo(f"  {'attachment':<14} {one_line(name)} ({size} bytes)")
-
-
-# --- logs --------------------------------------------------------------------------------------------------------------
-
-
-@verb(
-    "logs",
-    "tokenpool logs task_1f0c",
-    "tokenpool logs task_1f0c --err | tail",
-    "tokenpool logs task_1f0c --attempt 1",
-)
-@click.argument("token_id", metavar="ID")
-@click.option("--out", "only", flag_value="out", help="Only what it wrote to standard output.")
-@click.option("--err", "only", flag_value="err", help="Only what it wrote to standard error, to standard output.")
-@click.option("--attempt", type=click.IntRange(1), metavar="N", help="The logs of attempt N; else of the last one.")
-@click.pass_obj
-def logs(session: Session, token_id: str, only: str | None, attempt: int | None) -> None:
-    """Print the logs of a token.
-
-    Its standard output goes to ours and its standard error to ours; with --err, that goes to standard output, to be piped.
-    """
-    with session.open() as pool:
-        found = pool.logs(token_id) if attempt is None else _logs_of(pool, token_id, attempt)
-    if session.json:
-        texts = {"stdout": found.out.decode("utf-8", "replace"), "stderr": found.err.decode("utf-8", "replace")}
-        print_json({"schema": 1, "id": token_id, "attempt": attempt, **texts})
-        return
-    if not (found.out or found.err):
-        say(f"token {token_id} has no logs")
-    if only != "err":
-        _write(found.out, err=False)
-    if only != "out":
-        _write(found.err, err=only is None)
-
-
-def _logs_of(pool: Pool, token_id: str, attempt: int) -> Logs:
-    attempts = pool.get(token_id).doc.get("attempts")
-    known = attempts if isinstance(attempts, list) else []
-    if attempt > len(known):
-        raise NotFound(
-            f"token {token_id} has {output.number(len(known), 'attempt')}, not {attempt}", f"tokenpool show {token_id}"
-        )
-    told = known[attempt - 1] if isinstance(known[attempt - 1], dict) else {}
-    names = [told.get("stdout"), told.get("stderr")]
-    return Logs(*(pool.attachment(token_id, str(name)) if name else b"" for name in names))
-
-
-def _write(data: bytes, err: bool) -> None:
-    stream = sys.stderr if err else sys.stdout
-    stream.flush()
-    stream.buffer.write(data)
-    stream.buffer.flush()

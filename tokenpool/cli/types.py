@@ -10,6 +10,7 @@ import click
 
 from ..errors import BadInput
 from ..selectors import parse_duration
+from .fields import numbers, when
 
 if TYPE_CHECKING:
     Kind = click.ParamType[Any]
@@ -82,7 +83,37 @@ class View(Kind):
         return design, view
 
 
-DURATION, SIZE, PAIR, VIEW = Duration(), Size(), Pair(), View()
+class Moment(Kind):
+    """A time, or a duration from now on."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds since 1970."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        try:
+            return when(value)
+        except BadInput as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
+
+
+class Amounts(Kind):
+    """A number, or ``1,2,4``: one after the other, as attempts run out of it."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | list[float]:
+        """Return the number or the list."""
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]
+        try:
+            return numbers(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number; write 4, or 1,2,4 for one after the other", param, ctx)
+
+
+DURATION, SIZE, PAIR, VIEW, MOMENT, AMOUNTS = Duration(), Size(), Pair(), View(), Moment(), Amounts()
 
 
 def selector_words(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from .. import walltime
 from ..backends.base import Want
 from ..config import CLEANUPS
-from ..errors import TokenpoolError
+from ..errors import BadInput, TokenpoolError
+from ..fit import Resources, capacity
 from ..pool import Pool
+from ..spool import default_root
 from ..worker import Event, Summary, Worker, WorkerOptions, cpu_count
-from .output import COLORS, command_of, number, of_os_error, one_line, print_json, say
+from .output import COLORS, command_of, number, of_os_error, one_line, print_json, say, warn
 from .session import Session, flags, verb
 from .types import DURATION, PAIR, SIZE, VIEW
 
@@ -43,6 +49,16 @@ def worker_options(function: Function) -> Function:
             help="Make the attempts' folders there.",
         ),
         click.option("--cleanup", type=click.Choice(CLEANUPS), help="When an attempt's folder is removed (success)."),
+        click.option(
+            "--lease", type=DURATION, metavar="TIME", help="Tokens of a worker that is not seen for so long come back (2m)."
+        ),
+        click.option(
+            "--spool",
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Keep finished tokens there while the server is away.",
+        ),
+        click.option("--prefetch", type=click.IntRange(0), metavar="N", help="Claim N tokens more than slots are free (0)."),
     )(function)
 
 
@@ -68,6 +84,20 @@ def worker_options(function: Function) -> Function:
 @click.option(
     "--max-total-time", type=DURATION, metavar="TIME", help="Claim nothing after so long; leave when all is finished."
 )
+@click.option(
+    "--walltime", metavar="TIME", help="Leave by then: a duration, or a time as RFC 3339; in a Slurm job, its end."
+)
+@click.option("--on-idle", metavar="CMD", help="With --idle-timeout: run this before leaving.")
+@click.option(
+    "--max-fast-failures", type=click.IntRange(1), metavar="N", help="Claim no more after N failures in a row, each within 5s."
+)
+@click.option("--check", metavar="CMD", help="Then run this; claim again when it succeeds.")
+@click.option(
+    "--adopt-picas-after", type=DURATION, metavar="TIME", help="Put back what picas has held for so long; else never."
+)
+@click.option("--cpus", type=click.FloatRange(0, min_open=True), metavar="N", help="CPUs for all tokens together.")
+@click.option("--ram", type=click.FloatRange(0, min_open=True), metavar="GB", help="Memory for all tokens together.")
+@click.option("--gpus", "gpu_count", type=click.IntRange(0), metavar="N", help="GPUs for all tokens together.")
 @worker_options
 @click.option(
     "--cwd",
@@ -79,10 +109,15 @@ def worker_options(function: Function) -> Function:
 def work(session: Session, /, **given: Any) -> int:
     """Claim tokens and run them.
 
-    Runs until it is stopped (Ctrl-C, SIGTERM: running tokens are given back), or --quit, --idle-timeout, --max-tasks or
-    --max-total-time end it. Exit code 0 also when tokens failed: the worker did its job.
+    Runs until it is stopped (Ctrl-C, SIGTERM: running tokens are given back), or --quit, --idle-timeout, --max-tasks,
+    --max-total-time or --walltime end it. Exit code 0 also when tokens failed: the worker did its job; 75 when finished
+    tokens could not be delivered and wait in the spool.
     """
     configure_log(session)
+    if given["on_idle"] and given["idle_timeout"] is None and not session.settings()["idle_timeout"]:
+        raise BadInput("--on-idle is run when the worker was idle for its time", "give --idle-timeout too")
+    if given["check"] and given["max_fast_failures"] is None:
+        raise BadInput("--check is run after fast failures", "give --max-fast-failures too")
     with session.open() as pool:
         options = options_of(session, given)
         expect_views(pool, options)
@@ -102,6 +137,8 @@ def _report(session: Session, summary: Summary) -> None:
     others = ("returned", "superseded", "undelivered")
     rest = "".join(f", {getattr(summary, name)} {name}" for name in others if getattr(summary, name))
     say(f"left: {summary.done} done, {summary.failed} failed{rest}")
+    if summary.spool:
+        warn(f"finished tokens wait in {summary.spool}; the next worker here delivers them, or: tokenpool spool deliver")
 
 
 # --- shared with run -----------------------------------------------------------------------------------------------------
@@ -133,7 +170,7 @@ def run_worker(worker: Worker) -> Summary:
 
 def options_of(session: Session, given: Mapping[str, Any], **fixed: Any) -> WorkerOptions:
     """Return the options of a worker: what was given, then the settings."""
-    names = ("slots", "poll", "idle_timeout", "grace", "log_limit", "cleanup")
+    names = ("slots", "poll", "idle_timeout", "grace", "log_limit", "cleanup", "lease", "prefetch")
     settings = session.settings(**{name: given.get(name) for name in names})
     design, view = given.get("view") or ("", "")
     scratch = given.get("workdir") or settings["scratch"]
@@ -146,10 +183,33 @@ def options_of(session: Session, given: Mapping[str, Any], **fixed: Any) -> Work
         "quit": given.get("quit", False),
         "idle_timeout": settings["idle_timeout"] or None,
         "workdir": Path(scratch).expanduser().absolute() if scratch else None,
-        **{name: settings[name] for name in ("poll", "grace", "log_limit", "cleanup")},
-        **{name: given.get(name) for name in ("max_tasks", "max_total_time", "cwd")},
+        "spool": _spool(session, given.get("spool")),
+        "capacity": _capacity(given, scratch),
+        "ends": _end(given.get("walltime")),
+        "on_idle": given.get("on_idle") or "",
+        "check": given.get("check") or "",
+        **{name: settings[name] for name in ("poll", "grace", "log_limit", "cleanup", "lease", "prefetch")},
+        **{name: given.get(name) for name in ("max_tasks", "max_total_time", "cwd", "max_fast_failures")},
+        "adopt_picas_after": given.get("adopt_picas_after"),
     }
     return WorkerOptions(**{**chosen, **fixed})
+
+
+def _spool(session: Session, given: Path | None) -> Path:
+    """Return where finished tokens are kept while the server is away."""
+    return default_root(str(given or session.settings()["spool"])).absolute()
+
+
+def _end(given: str | None) -> float | None:
+    """Return when the worker has to have left, in seconds since 1970."""
+    return walltime.parse(given, time.time()) if given else walltime.end_of(os.environ, time.time())
+
+
+def _capacity(given: Mapping[str, Any], scratch: Any) -> Resources:
+    """Return what tokens may use: what was given, the rest as this machine, its cgroup or its batch job allows."""
+    found = capacity(os.environ, folder=Path(scratch).expanduser() if scratch else None)
+    names = {"cpu_cores": given.get("cpus"), "ram_gb": given.get("ram"), "gpus": given.get("gpu_count")}
+    return replace(found, **{name: value for name, value in names.items() if value is not None})
 
 
 def expect_views(pool: Pool, options: WorkerOptions) -> None:

@@ -11,14 +11,16 @@ from typing import Any, Protocol
 from ..children import Finished
 
 
-@dataclass(frozen=True)
+@dataclass
 class Places:
-    """The folders of one attempt and its log files."""
+    """The folders of one attempt and its log files; `oom` is set when it was stopped for using too much memory."""
 
     work: Path
     stdout: Path
     stderr: Path
     environment: Mapping[str, str]
+    ram_gb: float = 0.0
+    oom: bool = False
 
 
 @dataclass(frozen=True)

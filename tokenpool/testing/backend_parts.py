@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ..backends.base import Backend, Json, Saved
+from ..backends.base import Backend, Json, Saved, Want
 from ..designs import DEFAULT_DESIGNS, design_document
 
 #: Threads that race.
@@ -59,6 +59,11 @@ def saved(pool: Backend, *docs: Json) -> list[str]:
     assert [result for result in results if not isinstance(result, Saved)] == []
     assert [result.id for result in results] == [doc["_id"] for doc in docs]
     return [result.rev for result in results if isinstance(result, Saved)]
+
+
+def offered(pool: Backend, want: Want | None = None, limit: int = 50, start: float | None = None) -> list[Json]:
+    """Return the documents that a worker is offered."""
+    return pool.candidates(want or Want(), limit, start).tokens
 
 
 def ids(docs: Sequence[Json | None]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from ..backends.base import Backend, Json, Saved, Want
 from ..errors import NotFound
 from ..transitions import state_of
-from .backend_parts import Parts, ids, saved, token, tokens
+from .backend_parts import Parts, ids, offered, saved, token, tokens
 
 #: Places that cover a queue well enough to meet each of a few dozen tokens first.
 PLACES = [i / 200 for i in range(200)]
@@ -35,15 +35,15 @@ class TokenTests(Parts):
     # --- what a worker is offered --------------------------------------------------------------------------------------
 
     def test_an_empty_pool_offers_nothing(self, pool: Backend) -> None:
-        assert pool.candidates(Want(), 10) == []
-        assert pool.candidates(Want(), 10, start=0.5) == []
-        assert pool.candidates(Want(batches=("none",)), 10) == []
+        assert offered(pool, Want(), 10) == []
+        assert offered(pool, Want(), 10, start=0.5) == []
+        assert offered(pool, Want(batches=("none",)), 10) == []
 
     def test_a_candidate_is_a_whole_document(self, pool: Backend) -> None:
         # Given a token
         saved(pool, token("one", input="echo", nested={"list": [1]}))
         # When it is offered
-        (found,) = pool.candidates(Want(), 10)
+        (found,) = offered(pool, Want(), 10)
         # Then it is the document itself, ready for the write that claims it
         assert found == pool.get("one")
         saved(pool, {**found, "lock": 5})
@@ -52,8 +52,8 @@ class TokenTests(Parts):
         # Given tokens of every state, one that shall stop, and documents that are none
         saved(pool, *in_every_state(), token("stopped", cancel={"time": 1, "by": "me"}))
         # Then only the one that waits is offered
-        assert ids(pool.candidates(Want(), 10)) == ["todo"]
-        assert ids(pool.candidates(Want(), 10, start=0.7)) == ["todo"]
+        assert ids(offered(pool, Want(), 10)) == ["todo"]
+        assert ids(offered(pool, Want(), 10, start=0.7)) == ["todo"]
 
     def test_a_claimed_token_is_not_offered_again(self, pool: Backend) -> None:
         # Given three tokens
@@ -61,20 +61,20 @@ class TokenTests(Parts):
         # When the offered ones are claimed one by one, then each comes once
         seen = []
         for _ in range(3):
-            (doc,) = pool.candidates(Want(), 1)
+            (doc,) = offered(pool, Want(), 1)
             seen.append(doc["_id"])
             saved(pool, {**doc, "lock": 5})
         assert sorted(seen) == ids(tokens(3))
-        assert pool.candidates(Want(), 1) == []
+        assert offered(pool, Want(), 1) == []
         # When one is given back, then it is offered again
         saved(pool, {**pool.get(seen[0]), "lock": 0})
-        assert ids(pool.candidates(Want(), 1)) == [seen[0]]
+        assert ids(offered(pool, Want(), 1)) == [seen[0]]
 
     def test_no_more_than_asked_for(self, pool: Backend) -> None:
         saved(pool, *tokens(30))
-        assert len(pool.candidates(Want(), 7)) == 7
-        assert len(pool.candidates(Want(), 7, start=0.9)) == 7
-        assert len(pool.candidates(Want(), 100)) == 30
+        assert len(offered(pool, Want(), 7)) == 7
+        assert len(offered(pool, Want(), 7, start=0.9)) == 7
+        assert len(offered(pool, Want(), 100)) == 30
 
     def test_the_highest_priority_comes_first(self, pool: Backend) -> None:
         # Given priorities of every kind; none at all is 0
@@ -88,16 +88,16 @@ class TokenTests(Parts):
         )
         # Then they are offered in that order, across batches
         order = ["twenty", "ten", "half", "none", "minus"]
-        assert ids(pool.candidates(Want(), 10)) == order
-        assert ids(pool.candidates(Want(), 2)) == order[:2]
-        assert ids(pool.candidates(Want(batches=("b", "a")), 10)) == ["twenty", "ten", "minus"]
+        assert ids(offered(pool, Want(), 10)) == order
+        assert ids(offered(pool, Want(), 2)) == order[:2]
+        assert ids(offered(pool, Want(batches=("b", "a")), 10)) == ["twenty", "ten", "minus"]
 
     def test_a_start_never_passes_over_a_priority(self, pool: Backend) -> None:
         # Given few urgent tokens among many
         saved(pool, *tokens(40, "slow"), *tokens(4, "urgent", priority=5))
         for start in (0.0, 0.3, 0.6, 0.99):
             # When workers begin at different places, then all of them begin with what is urgent
-            found = ids(pool.candidates(Want(), 10, start=start))
+            found = ids(offered(pool, Want(), 10, start=start))
             assert sorted(found[:4]) == ids(tokens(4, "urgent"))
             assert len(set(found)) == 10
 
@@ -105,14 +105,14 @@ class TokenTests(Parts):
         # Given a queue
         saved(pool, *tokens(20))
         # When workers begin everywhere in it
-        first = {pool.candidates(Want(), 1, start=place)[0]["_id"] for place in PLACES}
+        first = {offered(pool, Want(), 1, start=place)[0]["_id"] for place in PLACES}
         # Then they do not all meet the same token
         assert len(first) > 10
 
     def test_a_start_wraps_around(self, pool: Backend) -> None:
         saved(pool, *tokens(20))
         for start in (0.0, 0.25, 0.5, 0.999):
-            assert sorted(ids(pool.candidates(Want(), 100, start=start))) == ids(tokens(20))
+            assert sorted(ids(offered(pool, Want(), 100, start=start))) == ids(tokens(20))
 
     def test_only_wanted_batches(self, pool: Backend) -> None:
         # Given tokens of three batches, and of none
@@ -121,11 +121,11 @@ class TokenTests(Parts):
         saved(pool, *tokens(5, "none"))
         # Then a worker is offered those of the batches it names
         for start in (None, 0.6):
-            assert sorted(ids(pool.candidates(Want(batches=("a",)), 50, start))) == ids(tokens(5, "a"))
-            found = sorted(ids(pool.candidates(Want(batches=("c", "a")), 50, start)))
+            assert sorted(ids(offered(pool, Want(batches=("a",)), 50, start))) == ids(tokens(5, "a"))
+            found = sorted(ids(offered(pool, Want(batches=("c", "a")), 50, start)))
             assert found == ids(tokens(5, "a") + tokens(5, "c"))
-            assert sorted(ids(pool.candidates(Want(batches=("",)), 50, start))) == ids(tokens(5, "none"))
-            assert len(pool.candidates(Want(), 50, start)) == 20
+            assert sorted(ids(offered(pool, Want(batches=("",)), 50, start))) == ids(tokens(5, "none"))
+            assert len(offered(pool, Want(), 50, start)) == 20
 
     @pytest.mark.parametrize("start", [None, 0.5])
     def test_only_wanted_tags(self, pool: Backend, start: float | None) -> None:
@@ -140,14 +140,14 @@ class TokenTests(Parts):
             *tokens(100, "more", tags={"site": "delft"}),
         )
         # Then those are offered that carry all the wanted ones, however many others stand before them
-        assert sorted(ids(pool.candidates(Want(tags={"disk": "ssd"}), 10, start))) == ["both", "one"]
-        assert ids(pool.candidates(Want(tags={"disk": "ssd", "site": "münchen"}), 10, start)) == ["both"]
-        assert pool.candidates(Want(tags={"disk": "tape"}), 10, start) == []
-        assert len(pool.candidates(Want(tags={"site": "delft"}), 10, start)) == 10
+        assert sorted(ids(offered(pool, Want(tags={"disk": "ssd"}), 10, start))) == ["both", "one"]
+        assert ids(offered(pool, Want(tags={"disk": "ssd", "site": "münchen"}), 10, start)) == ["both"]
+        assert offered(pool, Want(tags={"disk": "tape"}), 10, start) == []
+        assert len(offered(pool, Want(tags={"site": "delft"}), 10, start)) == 10
 
     def test_tags_within_batches(self, pool: Backend) -> None:
         saved(pool, *(token(f"{batch}{i}", batch=batch, tags={"n": str(i)}) for batch in "ab" for i in range(3)))
-        assert ids(pool.candidates(Want(batches=("b",), tags={"n": "1"}), 10)) == ["b1"]
+        assert ids(offered(pool, Want(batches=("b",), tags={"n": "1"}), 10)) == ["b1"]
 
     def test_a_view_of_the_users(self, pool: Backend) -> None:
         # Given tokens, and a view that lists some
@@ -155,17 +155,17 @@ class TokenTests(Parts):
         want = Want(design="Monitor", view="todo")
         # Then the view's are offered, but none that cannot be claimed
         for start in (None, 0.0, 0.7):
-            assert sorted(ids(pool.candidates(want, 50, start))) == ids(tokens(10))
-        assert len(pool.candidates(want, 3)) == 3
+            assert sorted(ids(offered(pool, want, 50, start))) == ids(tokens(10))
+        assert len(offered(pool, want, 3)) == 3
         # And the view's options hold
         params = {"startkey": "token_0003", "endkey": "token_0005"}
         some = Want(design="Monitor", view="todo", view_params=params)
-        assert ids(pool.candidates(some, 50)) == ["token_0003", "token_0004", "token_0005"]
+        assert ids(offered(pool, some, 50)) == ["token_0003", "token_0004", "token_0005"]
 
     def test_a_missing_view_is_not_found(self, pool: Backend) -> None:
         for design, view in (("Monitor", "none"), ("None", "todo")):
             with pytest.raises(NotFound) as caught:
-                pool.candidates(Want(design=design, view=view), 1)
+                offered(pool, Want(design=design, view=view), 1)
             assert "tokenpool init" in caught.value.hint
 
     # --- lists -----------------------------------------------------------------------------------------------------------

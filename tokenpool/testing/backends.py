@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from .backend_attachments import AttachmentTests
 from .backend_documents import DocumentTests
+from .backend_rules import RuleTests
 from .backend_tokens import TokenTests
 from .backend_views import ViewTests
+from .backend_waits import HolderTests, ListenTests, WaitTests
 
 
-class BackendTests(DocumentTests, AttachmentTests, TokenTests, ViewTests):
+class BackendTests(
+    DocumentTests, AttachmentTests, TokenTests, RuleTests, HolderTests, WaitTests, ListenTests, ViewTests
+):
     """Every sentence of `tokenpool.backends.base`, as a test."""

@@ -8,4 +8,9 @@ function (doc) {
     }
     emit([String(doc.batch || ""), -(Number(doc.priority) || 0), hash / 4294967296], null);
   }
+  // The rules of a batch stand behind its tokens: who asks which batches have work is told how to treat them.
+  if (doc.type == "batch" && doc._id.slice(0, 6) == "batch_") {
+    emit([doc._id.slice(6), ["batch", doc.paused ? 1 : 0, typeof doc.priority == "number" ? doc.priority : 0,
+      typeof doc.max_running == "number" ? Math.max(0, Math.floor(doc.max_running)) : null]], null);
+  }
 }
