@@ -13,32 +13,35 @@ from pathlib import Path
 import pytest
 from couch_server import Couch, CouchServer, RawCouch, Unavailable, raw_couch
 
-KEPT = {"TOKENPOOL_TEST_COUCHDB", "TOKENPOOL_REQUIRE_ALL"}
+#: Tests with these marks need what only the owner of a machine can give: a server, a control group.
+GIVEN = {"real_couchdb": "TOKENPOOL_TEST_COUCHDB", "control_group": "TOKENPOOL_TEST_CGROUP"}
+KEPT = {*GIVEN.values(), "TOKENPOOL_REQUIRE_ALL"}
 PROXIES = {"http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"}
 
 MISSING = pytest.StashKey[str]()
-LEFT_OUT = pytest.StashKey[int]()
+LEFT_OUT = pytest.StashKey[dict[str, int]]()
 
 
 # ── the run as a whole ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, not skip, what pouchdb-server cannot judge: a skip would look like work to do."""
-    if os.environ.get("TOKENPOOL_TEST_COUCHDB"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("real_couchdb")]
-    if left_out:
-        items[:] = [item for item in items if not item.get_closest_marker("real_couchdb")]
-        config.hook.pytest_deselected(items=left_out)
-    config.stash[LEFT_OUT] = len(left_out)
+    """Leave out, not skip, what this machine's owner has not given: a skip would look like work to do."""
+    config.stash[LEFT_OUT] = {}
+    for marker, variable in GIVEN.items():
+        left_out = [] if os.environ.get(variable) else [item for item in items if item.get_closest_marker(marker)]
+        if left_out:
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
+            config.hook.pytest_deselected(items=left_out)
+        config.stash[LEFT_OUT][marker] = len(left_out)
 
 
-def pytest_report_collectionfinish(config: pytest.Config) -> str:
-    if os.environ.get("TOKENPOOL_TEST_COUCHDB"):
-        return "CouchDB: the server that TOKENPOOL_TEST_COUCHDB names"
-    left_out = config.stash.get(LEFT_OUT, 0)
-    return f"CouchDB: pouchdb-server; {left_out} tests left out that need a real one (set TOKENPOOL_TEST_COUCHDB)"
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    given = os.environ.get("TOKENPOOL_TEST_COUCHDB")
+    server = "the server that TOKENPOOL_TEST_COUCHDB names" if given else "pouchdb-server"
+    counts = config.stash.get(LEFT_OUT, {})
+    left_out = [f"{n} tests left out that need {GIVEN[marker]}" for marker, n in counts.items() if n]
+    return [f"CouchDB: {server}", *left_out]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
-import re
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ KEPT_LOGS = 5
 CHECKPOINT = "checkpoint/"
 
 
-def attach_logs(closed: Json, stdout: Path, stderr: Path, limit: int, backend: Backend) -> None:
+def attach_logs(closed: Json, stdout: str, stderr: str, limit: int, backend: Backend) -> None:
     """Put the logs into the document: the closing attempt's under picas' names, earlier ones' with their number."""
     number = len(closed["attempts"])
     final = transitions.state_of(closed) in transitions.FINAL
@@ -37,12 +37,12 @@ def attach_logs(closed: Json, stdout: Path, stderr: Path, limit: int, backend: B
 
 def _drop_old_logs(closed: Json, number: int) -> None:
     """Forget the logs of old attempts: a token that is retried for a year must not grow for a year."""
-    numbered = re.compile(rf"logs_{re.escape(closed['_id'])}\.(\d+)\.(out|err)")
-    kept = {}
-    for name, stub in (closed.get("_attachments") or {}).items():
-        found = numbered.fullmatch(name)
-        if found is None or int(found[1]) > number - KEPT_LOGS:
-            kept[name] = stub
+    kept = dict(closed.get("_attachments") or {})
+    front = f"logs_{closed['_id']}."
+    for name in [name for name in kept if name.startswith(front)] if number > KEPT_LOGS else ():
+        attempt, _, end = name[len(front) :].partition(".")
+        if end in ("out", "err") and attempt.isdecimal() and int(attempt) <= number - KEPT_LOGS:
+            del kept[name]
     closed["_attachments"] = kept
 
 
@@ -97,13 +97,20 @@ def _attach(closed: Json, name: str, data: bytes, content_type: str, backend: Ba
     attachments[name] = {"content_type": content_type, "data": base64.b64encode(data).decode("ascii")}
 
 
-def read_capped(path: Path, limit: int) -> bytes:
-    """Return a log file whole, or its head and tail with a mark between where it is larger than `limit` bytes."""
+def size_of(path: str) -> int:
+    """Return the bytes in a file; one that is not there has none."""
     try:
-        size = path.stat().st_size
-    except FileNotFoundError:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def read_capped(path: str, limit: int) -> bytes:
+    """Return a log file whole, or its head and tail with a mark between where it is larger than `limit` bytes."""
+    size = size_of(path)
+    if not size:
         return b""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         if size <= limit:
             return file.read()
         head = file.read(limit // 2)

@@ -147,4 +147,3 @@ class Ear:
             if answer.changed and not self._closed:
                 self._heard(answer.changed)
         self.listens = False
-

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .supervisor import birth, family
+from .processes import birth, family
 
 ROOT = Path("/")
 #: Names the group below which tokens' groups are to be made.

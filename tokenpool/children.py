@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import pkgutil
 import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 import uuid
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Union
 
-from .errors import TokenpoolError
-from .supervisor import ATTEMPT, GIVE_UP, hunt
+from .links import Link, SupervisorLost
+from .processes import ATTEMPT, hunt
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -30,8 +23,7 @@ GRACE = 10.0
 STUCK = 30.0
 
 
-class SupervisorLost(TokenpoolError):
-    """The supervisor process died, or was closed, and the command with it; how far that came is unknown."""
+OnEnd = Callable[["Child"], None]
 
 
 @dataclass(frozen=True)
@@ -45,39 +37,47 @@ class Finished:
     timed_out: bool
     killed: bool  # its main process was alive when it was told to end, by a timeout or `Child.kill`
     error: str = ""
+    began: float = 0.0  # seconds since 1970
 
 
 class Child:
     """A command that was started; may be asked from any thread, and killed from a signal handler."""
 
-    def __init__(self, link: _Link, key: str, mark: str, stderr: str, timeout: float | None, grace: float) -> None:
+    def __init__(self, link: Link, key: str, mark: str, stderr: str, on_end: OnEnd | None = None) -> None:
         self.pid = 0  # known once `started` has returned
         self.key = key
         self.mark = mark
-        self._link, self._stderr, self._timeout, self._grace = link, stderr, timeout, grace
-        self._started_at = 0.0
-        self._timed_out = False
-        self._begun, self._over = threading.Event(), threading.Event()
+        self._link, self._stderr, self._on_end = link, stderr, on_end
+        self._begun = self._over = False
+        self._news: threading.Event | None = None  # made where somebody waits: most children are not waited for
         self._result: Finished | None = None  # None, once over: the supervisor was lost
 
     def started(self) -> int:
         """Wait until the command has started and return its pid; 0 if it could not be."""
-        self._link.check_process()
-        self._begun.wait()
+        self._wait(lambda: self._begun)
         return self.pid
 
     def wait(self) -> Finished:
-        """Wait until nothing of the command is left, killing it at its timeout. Raises SupervisorLost."""
-        self._link.check_process()
-        if self._timeout is not None:
-            self._begun.wait()  # the time that the supervisor takes is not the command's
-            if not self._over.wait(max(0.0, self._started_at + self._timeout - time.monotonic())):
-                self._timed_out = True
-                self.kill(self._grace)
-        self._over.wait()
+        """Wait until nothing of the command is left. Raises SupervisorLost."""
+        self._wait(lambda: self._over)
+        return self.result()
+
+    def result(self) -> Finished:
+        """Return how the command ended, once it has. Raises SupervisorLost."""
         if self._result is None:
             raise SupervisorLost(f"The supervisor of process {self.pid} is gone", "The token can be run again.")
         return self._result
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        self._link.check_process()
+        while True:
+            with self._link.lock:
+                if condition():
+                    return
+                if self._news is None or self._news.is_set():
+                    self._news = threading.Event()
+                news = self._news
+            news.wait()
 
     @property
     def supervisor(self) -> int:
@@ -96,25 +96,39 @@ class Child:
         """Take in what the supervisor tells about this command."""
         kind = event["event"]
         if kind == "started":
-            self.pid, self._started_at = event["pid"], time.monotonic()
+            self.pid = event["pid"]
+            with self._link.lock:
+                self._tell(over=False)
         elif kind == "failed":
             _append(self._stderr, f"tokenpool: cannot start: {event['message']}\n")
             self.settle(Finished(event["code"], 0.0, 0.0, 0.0, False, False, event["message"]))
+        elif kind == "dropped":
+            self.settle(Finished(-signal.SIGTERM, 0.0, 0.0, 0.0, False, True))
         else:
             code, cpu, rss = event["returncode"], event["cpu_seconds"], event["max_rss_mb"]
-            killed = event["killed"]
-            self.settle(Finished(code, cpu, rss, event["seconds"], self._timed_out and killed, killed))
-        self._begun.set()
+            self.settle(
+                Finished(code, cpu, rss, event["seconds"], event["timed_out"], event["killed"], began=event["began"])
+            )
 
     def strike(self, signum: int) -> bool:
         """Signal the tree without the supervisor; tell whether any of it is alive."""
-        return hunt([self.pid], self.mark, signum)
+        return hunt([self.pid] if self.pid else [], self.mark, signum)
 
     def settle(self, result: Finished | None) -> None:
         """Release all who wait."""
-        self._result = result
-        self._begun.set()
-        self._over.set()
+        with self._link.lock:
+            if self._over:
+                return
+            self._result = result
+            self._tell(over=True)
+        if self._on_end is not None:
+            self._on_end(self)
+
+    def _tell(self, over: bool) -> None:
+        self._begun = True
+        self._over = self._over or over
+        if self._news is not None:
+            self._news.set()
 
 
 class Supervisor:
@@ -123,12 +137,14 @@ class Supervisor:
     The process is started at the first use, again after it was lost, and anew in a forked child. Thread-safe.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, base: Mapping[str, str] | None = None) -> None:
+        self._base = base or {}
         self._keys = itertools.count(1)
         self._id = uuid.uuid4().hex
         self._guards: dict[int, str] = {}
+        self._width = 1
         self._closed = False
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._lock = threading.Lock()
         me = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _forget(me()))
@@ -159,8 +175,9 @@ class Supervisor:
     ) -> Finished:
         """Run a command to its end; `on_start` gets its pid. Arguments and errors as for `start` and `Child.wait`."""
         child = self.start(
-            argv, cwd=cwd, env=env, stdout=stdout, stderr=stderr, stdin=stdin, timeout=timeout, grace=grace
-        )
+            argv, cwd=cwd, env=env, stdout=stdout, stderr=stderr, stdin=stdin, timeout=timeout, grace=grace,
+            tell=on_start is not None,
+        )  # fmt: skip
         try:
             if on_start is not None and child.started():
                 on_start(child.pid)
@@ -181,29 +198,58 @@ class Supervisor:
         timeout: float | None = None,
         grace: float = GRACE,
         cpus: Sequence[int] = (),
+        inherit: bool = False,
+        tell: bool = True,
+        queued: bool = False,
+        on_end: OnEnd | None = None,
+        more: bool = False,
     ) -> Child:
         """Start a command in a session of its own, with `env` as its whole environment; returns at once.
 
-        `stdin`, `stdout` and `stderr` are files, None = /dev/null; output is appended. `timeout` and `grace` are
-        seconds, enforced by `Child.wait`. A command that cannot be started is a `Finished` with 126 or 127; that
-        message is in the file `stderr` too. It is bound to the CPUs with the numbers `cpus`, where there are any and
-        the system can. Raises SupervisorLost if there is no supervisor to be had.
+        `stdin`, `stdout` and `stderr` are files, None = /dev/null; output is appended. After `timeout` seconds the
+        tree is ended, with `grace` seconds to do so. A command that cannot be started is a `Finished` with 126 or
+        127; that message is in the file `stderr` too. It is bound to the CPUs with the numbers `cpus`, where there are
+        any and the system can. Raises SupervisorLost if there is no supervisor to be had.
+
+        `inherit`: `env` is added to the supervisor's `base`. `queued`: it waits for its turn (`widen`). `on_end` is
+        called in another thread when it is over. `more`: it may be held back until `push`.
         """
         link = self._connected()
         key = str(next(self._keys))
         environment = dict(env)
         if environment.get(ATTEMPT) in (None, "", os.environ.get(ATTEMPT)):  # an outer token's mark would match us too
             environment[ATTEMPT] = f"{self._id}.{key}"
-        folder = os.path.abspath(cwd)
-        request: dict[str, Any] = {"do": "run", "key": key, "argv": list(argv), "cwd": folder, "env": environment}
+        request: dict[str, Any] = {
+            "do": "run",
+            "key": key,
+            "argv": list(argv),
+            "cwd": _absolute(cwd),
+            "env": environment,
+        }
         if cpus:
             request["cpus"] = list(cpus)
         for name, path in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
-            request[name] = "" if path is None else os.path.abspath(path)
-        child = Child(link, key, f"{ATTEMPT}={environment[ATTEMPT]}", str(request["stderr"]), timeout, grace)
+            request[name] = "" if path is None else _absolute(path)
+        for name, value in (("timeout", timeout), ("tell", tell), ("queued", queued), ("inherit", inherit)):
+            if value:
+                request[name] = value
+        if timeout is not None:
+            request["grace"] = grace
+        child = Child(link, key, f"{ATTEMPT}={environment[ATTEMPT]}", request["stderr"], on_end)
         link.adopt(child)
-        link.send(request)
+        link.send(request, more)
         return child
+
+    def widen(self, n: int) -> None:
+        """Let so many queued commands go on at a time."""
+        self._width = n  # a supervisor that is not there yet hears it when it comes
+        if self._link is not None:
+            self._link.send({"do": "width", "n": n})
+
+    def push(self) -> None:
+        """Send what was held back with `more`."""
+        if self._link is not None:
+            self._link.push()
 
     def guard(self, pid: int, mark: str = "") -> None:
         """Have the tree and group of `pid`, and all with `mark` (``NAME=value``) in their environment, end with us."""
@@ -225,12 +271,14 @@ class Supervisor:
         if link is not None:
             link.close()
 
-    def _connected(self) -> _Link:
+    def _connected(self) -> Link:
         with self._lock:
             if self._closed:
                 raise SupervisorLost("The supervisor was closed")
             if self._link is None or self._link.lost:
-                self._link = _Link()
+                self._link = Link()
+                self._link.send({"do": "base", "env": dict(self._base)}, more=True)
+                self._link.send({"do": "width", "n": self._width})
                 for pid, mark in list(self._guards.items()):
                     self._link.send({"do": "guard", "pid": pid, "mark": mark})
             return self._link
@@ -246,127 +294,8 @@ def _forget(supervisor: Supervisor | None) -> None:
             link.drop()
 
 
-class _Link:
-    """The connection with one supervisor process."""
-
-    def __init__(self) -> None:
-        self.lost = False
-        self.children: dict[str, Child] = {}
-        self._outbox: deque[bytes] = deque()
-        self._sending = threading.Lock()
-        self._owner = os.getpid()
-        self.socket, theirs = socket.socketpair()
-        try:
-            with theirs:
-                self.process = _start_supervisor(theirs)
-        except SupervisorLost:
-            self.socket.close()
-            raise
-        self._reader = threading.Thread(target=self._read, name="tokenpool-supervisor", daemon=True)
-        self._reader.start()
-
-    def check_process(self) -> None:
-        """Raise SupervisorLost in a forked child: the supervisor, and its commands, are the parent's."""
-        if self._owner != os.getpid():
-            raise SupervisorLost("The command belongs to the process that this one was forked from")
-
-    def adopt(self, child: Child) -> None:
-        """Pass the supervisor's news about `child` on to it."""
-        self.children[child.key] = child
-        if self.lost:  # set before `_read` looks at the children: one of the two sees the other
-            child.settle(None)
-
-    def send(self, request: Mapping[str, Any]) -> None:
-        """Send one request; if a thread is sending, it takes this one along.
-
-        So a signal handler may come here while its own thread is inside. Nothing is raised: a dead supervisor is
-        found by `_read`, which settles all children.
-        """
-        self._outbox.append(json.dumps(request).encode() + b"\n")
-        while self._outbox and self._owner == os.getpid() and self._sending.acquire(blocking=False):
-            try:
-                while self._outbox:
-                    self.socket.sendall(self._outbox.popleft())
-            except OSError:
-                self._outbox.clear()
-            except BaseException:  # raised by a signal handler: half a line may be out, nothing sane can follow
-                self.socket.shutdown(socket.SHUT_WR)
-                raise
-            finally:
-                self._sending.release()
-
-    def _read(self) -> None:
-        """Pass events on until the supervisor is gone; then end what it left behind and settle everybody."""
-        rest = b""
-        while True:
-            try:
-                data = self.socket.recv(1 << 16)
-            except OSError:
-                data = b""
-            if not data:
-                break
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                self._dispatch(json.loads(line))
-        self.process.wait()
-        self.lost = True
-        left = list(self.children.values())
-        exterminate([child.strike for child in left if child.pid])
-        for child in left:
-            child.settle(None)
-        self.socket.close()
-
-    def _dispatch(self, event: Mapping[str, Any]) -> None:
-        key = event["key"]
-        child = self.children.get(key)
-        if event["event"] != "started":
-            self.children.pop(key, None)
-        if child is not None:
-            child.hear(event)
-
-    def close(self) -> None:
-        """Hang up; the supervisor kills everything and exits."""
-        try:
-            self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # it is gone already
-        self._reader.join(STUCK)
-
-    def drop(self) -> None:
-        """In a forked child: let go without a word, or the parent's supervisor would think that we are the parent."""
-        self.socket.close()
-        self.process.returncode = 0  # not our child: nothing to wait for
-        self.lost = True
-
-
-def _start_supervisor(channel: socket.socket) -> subprocess.Popen[bytes]:
-    """Start the supervisor; its program goes through stdin, as it may be in a zip, and `ps` should stay readable."""
-    source = pkgutil.get_data(__package__, "supervisor.py") or b""
-    alone = ["-s"] if "PYTHONHOME" in os.environ else ["-I"]  # a relocated Python finds its library only with that
-    python = [sys.executable or "python3", *alone, "-S", "-X", "utf8", "-"]
-    fd = channel.fileno()
-    try:
-        process = subprocess.Popen(
-            [*python, "tokenpool-supervisor", str(fd), str(os.getpid())],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[fd], start_new_session=True, cwd="/",
-        )  # fmt: skip
-    except OSError as error:
-        raise SupervisorLost(f"The supervisor cannot be started: {error}") from error
-    assert process.stdin is not None
-    try:
-        with process.stdin as pipe:
-            pipe.write(source)
-    except BrokenPipeError:
-        pass  # it died at once: `_Link._read` will notice
-    return process
-
-
-def exterminate(left: Sequence[Callable[[int], bool]]) -> None:
-    """Send SIGKILL by each of these until it finds nobody alive; 5 seconds at most."""
-    until = time.monotonic() + GIVE_UP
-    while left and time.monotonic() < until:
-        left = [strike for strike in left if strike(signal.SIGKILL)]
-        time.sleep(0.01 if left else 0)
+def _absolute(path: Path) -> str:
+    return path if isinstance(path, str) and path.startswith("/") else os.path.abspath(path)
 
 
 def _append(path: str, text: str) -> None:

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Union
 
-from .children import GRACE, Child, Finished, Supervisor, SupervisorLost, exterminate
-from .supervisor import ATTEMPT, hunt
+from .children import GRACE, Child, Finished, Supervisor
+from .links import SupervisorLost, exterminate
+from .processes import ATTEMPT, hunt
 
 __all__ = [
     "GRACE", "Child", "Finished", "ProcessGroups", "Supervisor", "SupervisorLost", "execute", "execute_old",

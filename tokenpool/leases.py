@@ -107,7 +107,12 @@ class Lease:
         self._tell, self._obey, self._lost = tell, obey, lost
         self._idle = self._rests = False
         self._orders: Json = {"slots": slots, "drain": False, "stop": False, "fenced": False, "look": 0, "follow": {}}
-        self._own: Json = {"type": "worker", "hostname": socket.gethostname(), "pid": os.getpid(), "started": timestamp()}
+        self._own: Json = {
+            "type": "worker",
+            "hostname": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": timestamp(),
+        }
         #: The revision that was written or read last.
         self.rev = ""
         self._renewals = 0
@@ -246,7 +251,9 @@ class Lease:
             return
         try:
             for _ in range(3):
-                if isinstance(self.backend.put_many([{"_id": self.name, "_rev": self.rev, "_deleted": True}])[0], Saved):
+                if isinstance(
+                    self.backend.put_many([{"_id": self.name, "_rev": self.rev, "_deleted": True}])[0], Saved
+                ):
                     return
                 if not self.read():
                     return

@@ -5,24 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from . import retries, transitions
+from . import attachments, retries, transitions
 from .attachments import attach_logs, keep_checkpoint, restore_checkpoint
 from .backends.base import Backend, Json
+from .bays import Bays
 from .checks import problem
-from .children import Child, Finished, Supervisor, SupervisorLost
+from .children import Child, Finished, OnEnd, Supervisor
 from .commits import Outcome
 from .errors import BadInput, ServerAway, TokenpoolError
 from .fit import Placement, wanted
 from .limits import Limits
+from .links import SupervisorLost
 from .runners import runner_for
-from .runners.base import Places, Result
+from .runners.base import Places, Result, Runner
 from .util import timestamp
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ class Context:
 
     backend: Backend
     supervisor: Supervisor
-    root: Path
+    bays: Bays
     limits: Limits
     cwd: Path | None = None
     cpus: int = 1
@@ -51,23 +53,34 @@ class Context:
 
     def execute(self, argv: list[str], places: Places, timeout: float | None) -> Finished:
         """Run one child process to its end, inside the memory that its token asked for."""
-        claim = places.environment["TOKENPOOL_CLAIM"]
+        claim = places.own["TOKENPOOL_CLAIM"]
         with self.limits.around(claim, places.ram_gb) as limit:
-            child = self.supervisor.start(
-                limit.wrap(argv),
-                cwd=self.cwd or places.work,
-                env=places.environment,
-                stdout=places.stdout,
-                stderr=places.stderr,
-                timeout=timeout,
-                grace=self.grace,
-                cpus=self.placement(claim).cpus,
-            )
+            child = self._start(limit.wrap(argv), places, timeout)
             limit.watch(child)
             self.on_child(claim, child, places)
             finished = child.wait()
-            places.oom = limit.exceeded
+            places.oom = limit.out_of_memory(finished)
         return finished
+
+    def enqueue(self, argv: list[str], places: Places, timeout: float | None, on_end: OnEnd) -> Child:
+        """Hand one child process to the supervisor, to be run in its turn; sent with the supervisor's next `push`."""
+        child = self._start(argv, places, timeout, tell=False, queued=True, more=True, on_end=on_end)
+        self.on_child(places.own["TOKENPOOL_CLAIM"], child, places)
+        return child
+
+    def _start(self, argv: list[str], places: Places, timeout: float | None, **how: Any) -> Child:
+        return self.supervisor.start(
+            argv,
+            cwd=self.cwd or places.work,
+            env=places.own,
+            inherit=True,
+            stdout=places.stdout,
+            stderr=places.stderr,
+            timeout=timeout,
+            grace=self.grace,
+            cpus=self.placement(places.own["TOKENPOOL_CLAIM"]).cpus,
+            **how,
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,59 @@ def run_token(doc: Json, context: Context) -> Run:
     result = _as_stopped(result, context.stopped(claim))
     closed = close(doc, result, began, context)
     attach(closed, places, context)
-    return Run(Outcome(closed, claim), result, places, time.monotonic() - clock)
+    return clean(Run(Outcome(closed, claim), result, places, time.monotonic() - clock), context)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A token whose one process was handed to the supervisor."""
+
+    doc: Json
+    runner: Runner
+    places: Places
+    child: Child
+
+    @property
+    def small(self) -> bool:
+        """Tell whether ending it takes no time worth mentioning: its logs travel inside the closing write."""
+        return attachments.size_of(self.places.stdout) + attachments.size_of(self.places.stderr) <= attachments.INLINE
+
+
+def start_token(doc: Json, context: Context, on_end: OnEnd) -> Started | None:
+    """Hand a token that is nothing but one process to the supervisor; None: it needs `run_token`, in a thread.
+
+    Raises OSError where this machine cannot run anything.
+    """
+    if doc.get("checkpoint") or _ram(doc) or problem(doc):
+        return None
+    try:
+        runner = runner_for(doc)
+        command = runner.command(doc)
+    except BadInput:
+        return None
+    if command is None:
+        return None
+    places = prepare(doc, context)
+    try:
+        return Started(doc, runner, places, context.enqueue(command.argv, places, command.timeout, on_end))
+    except SupervisorLost:
+        context.bays.give_back(places.bay)
+        return None
+
+
+def end_token(started: Started, context: Context) -> Run:
+    """Take a token whose process has ended through the rest of its life."""
+    doc = started.doc
+    claim = doc["lease"]["claim"]
+    try:
+        finished = started.child.result()
+        result, began, seconds = started.runner.result(doc, finished), finished.began, finished.seconds
+    except SupervisorLost as error:
+        result, began, seconds = Result(transitions.PICAS_ERROR, "lost", f"{error}; {error.hint}"), 0.0, 0.0
+    result = _as_stopped(result, context.stopped(claim))
+    closed = close(doc, result, timestamp(began or None), context)
+    attach(closed, started.places, context)
+    return clean(Run(Outcome(closed, claim), result, started.places, seconds), context)
 
 
 # --- the four calls ------------------------------------------------------------------------------------------------
@@ -100,12 +165,8 @@ def run_token(doc: Json, context: Context) -> Run:
 
 def prepare(doc: Json, context: Context) -> Places:
     """Make the attempt's own folder, its log files and its environment."""
-    claim = doc["lease"]["claim"]
-    name = f"{_safe_name(doc['_id'])}.{claim[:8]}"
-    work = context.root / name
-    work.mkdir(parents=True, exist_ok=True)
-    out, err = context.root / f"{name}.out", context.root / f"{name}.err"
-    return Places(work, out, err, _environment(doc, work, context), _ram(doc))
+    bay = context.bays.take()
+    return Places(bay, bay.work, _environment(doc, bay.work, context), context.environ, _ram(doc))
 
 
 def execute(doc: Json, places: Places, context: Context) -> Result:
@@ -113,7 +174,7 @@ def execute(doc: Json, places: Places, context: Context) -> Result:
     try:
         if odd := problem(doc):
             return Result(transitions.PICAS_ERROR, "invalid", odd)
-        restore_checkpoint(doc, context.cwd or places.work, context.backend)
+        restore_checkpoint(doc, context.cwd or Path(places.work), context.backend)
         result = runner_for(doc).run(doc, places, context)
     except BadInput as error:
         return Result(transitions.PICAS_ERROR, "invalid", f"{error}; {error.hint}")
@@ -148,20 +209,18 @@ def attach(closed: Json, places: Places, context: Context) -> None:
     """Put logs, and what the next attempt begins with, into the document."""
     attach_logs(closed, places.stdout, places.stderr, context.log_limit, context.backend)
     if closed.get("checkpoint"):
-        keep_checkpoint(closed, context.cwd or places.work, context.backend)
+        keep_checkpoint(closed, context.cwd or Path(places.work), context.backend)
 
 
-def clean(run: Run, context: Context) -> None:
-    """Remove the attempt's folder as the worker was told; a failed one is kept to be looked at."""
-    failed = bool(run.result.failure_class)
-    if context.cleanup == "never" or (context.cleanup == "success" and failed):
-        return
-    for path in (run.places.stdout, run.places.stderr):
-        path.unlink(missing_ok=True)
-    try:
-        run.places.work.rmdir()
-    except OSError:
-        shutil.rmtree(run.places.work, ignore_errors=True)
+def clean(run: Run, context: Context) -> Run:
+    """Give the attempt's folder to the next one, or keep it as the worker was told: a failed one can be looked at."""
+    bay = run.places.bay
+    if context.cleanup == "never" or (context.cleanup == "success" and run.result.failure_class):
+        name = f"{_safe_name(run.outcome.doc['_id'])}.{run.outcome.claim[:8]}"
+        run.places.work = context.bays.keep(bay, name)
+    else:
+        context.bays.give_back(bay)
+    return run
 
 
 # --- history ---------------------------------------------------------------------------------------------------------
@@ -205,16 +264,19 @@ def _ram(doc: Json) -> float:
         return 0.0
 
 
-def _environment(doc: Json, work: Path, context: Context) -> dict[str, str]:
+def _environment(doc: Json, work: str, context: Context) -> dict[str, str]:
     own = doc.get("env")
+    placed = dict(context.placement(doc["lease"]["claim"]).environment)
+    # A number of threads is advice, which the token may know better; the GPUs are not.
+    threads = {name: placed.pop(name) for name in ("OMP_NUM_THREADS",) if name in placed}
     # Until a token stages data, its folders are all its work folder.
-    folders = dict.fromkeys(("TOKENPOOL_WORKDIR", "INPUT", "OUTPUT", "RESOURCE", "TEMP"), str(work))
+    folders = dict.fromkeys(("TOKENPOOL_WORKDIR", "INPUT", "OUTPUT", "RESOURCE", "TEMP"), work)
     return {
-        **context.environ,
+        **threads,
         **({str(name): str(value) for name, value in own.items()} if isinstance(own, dict) else {}),
         **folders,
         "CPU": str(context.cpus),
-        **context.placement(doc["lease"]["claim"]).environment,
+        **placed,
         "TOKENPOOL_TOKEN_ID": doc["_id"],
         "TOKENPOOL_ATTEMPT": str(len(transitions.attempts_of(doc)) + 1),
         "TOKENPOOL_CLAIM": doc["lease"]["claim"],

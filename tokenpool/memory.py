@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterable
 
 from .children import Child
-from .supervisor import ATTEMPT, children, family, stat_fields
+from .processes import ATTEMPT, children, family, stat_fields
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _FORKED = 0x40  # flag of a process that has not executed anything yet: PF_FORKNOEXEC

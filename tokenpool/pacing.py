@@ -12,10 +12,10 @@ LINGER = 0.1
 
 
 class Pace:
-    """How long tokens take here, and what follows from it."""
+    """How long tokens take here, and what follows from it; one that is not `eager` never claims ahead by itself."""
 
-    def __init__(self, prefetch: int = 0) -> None:
-        self._prefetch = prefetch
+    def __init__(self, prefetch: int = 0, eager: bool = True) -> None:
+        self._prefetch, self._eager = prefetch, eager
         self._took: float | None = None
 
     def learn(self, seconds: float) -> None:
@@ -24,7 +24,7 @@ class Pace:
 
     def ahead(self, slots: int) -> int:
         """Return how many tokens may wait here for a slot: none unless tokens are so short that slots would wait."""
-        if self._took is None or self._took >= AHEAD:
+        if not self._eager or self._took is None or self._took >= AHEAD:
             return self._prefetch
         return max(self._prefetch, min(AHEAD_MOST, int(slots * AHEAD / max(self._took, 1e-3))))
 

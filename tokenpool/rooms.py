@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
 from .backends.base import Json
 from .errors import BadInput
 from .fit import Packing, Placement, Resources, gpu_ids, own_cpus, wanted
+
+#: Seconds that a big token waits until smaller ones have to wait for it: somewhere between these.
+PATIENCE = (45.0, 75.0)
 
 
 class Rooms:
@@ -16,7 +20,8 @@ class Rooms:
     def __init__(self, total: Resources, slots: int) -> None:
         names = (gpu_ids() or tuple(map(str, range(total.gpus))))[: total.gpus]
         self.total = replace(total, gpus=len(names))
-        self._packing = Packing(self.total, own_cpus(), names)
+        # Not all idle workers should keep room for the same big token at the same time.
+        self._packing = Packing(self.total, own_cpus(), names, patience=random.uniform(*PATIENCE))
         self._slots = slots
         self._placed: dict[str, tuple[str, Placement]] = {}
         #: The claims that are here, and those of them that asked for something.

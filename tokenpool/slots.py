@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from .backends.base import Json
 from .children import Child
-from .lifecycle import Run
+from .lifecycle import Context, Run, Started, end_token, run_token, start_token
 from .runners.base import Places
 from .util import timestamp
 
@@ -35,41 +36,103 @@ class Running:
     stopped: str = ""
 
 
-class Slots:
-    """Runs tokens in threads, so many at a time; what ended is taken out by `ended`.
+class Work:
+    """The parts of a token's life, each as slots need it; `broken` hears where this machine cannot run anything."""
 
-    `run` runs one claimed token and returns its Run, or None where this machine cannot run anything.
+    def __init__(self, context: Context, broken: Callable[[str, OSError], None]) -> None:
+        self._context, self._broken = context, broken
+        #: Let so many of the tokens that were begun go on at a time; send on what was begun.
+        self.widen, self.push = context.supervisor.widen, context.supervisor.push
+
+    def start(self, doc: Json, on_end: Callable[[Child], None]) -> Started | None:
+        """Begin a token that is one process; None: it needs `run`."""
+        try:
+            return start_token(doc, self._context, on_end)
+        except OSError:
+            return None  # `run` meets it as well, and tells
+
+    def end(self, started: Started) -> Run | None:
+        """Finish such a token after its process ended; None: this machine cannot."""
+        return self._guarded(lambda: end_token(started, self._context))
+
+    def run(self, doc: Json) -> Run | None:
+        """Take a token through its whole life; None: this machine cannot."""
+        return self._guarded(lambda: run_token(doc, self._context))
+
+    def _guarded(self, part: Callable[[], Run]) -> Run | None:
+        try:
+            return part()
+        except OSError as error:
+            self._broken(self._context.bays.root, error)
+            return None
+
+
+class Slots:
+    """Runs tokens, so many at a time, first come first served; what ended is taken out by `ended`.
+
+    A token that is one process goes to the supervisor, which starts the next one without asking us; any other one, and
+    the end of one that takes long, has a thread. `work` does the parts of a token's life.
     """
 
-    def __init__(self, size: int, run: Callable[[Json], Run | None], grace: float) -> None:
+    def __init__(self, size: int, work: Work, grace: float) -> None:
         self.size = 0
         self.running: dict[str, Running] = {}
-        self._run, self._grace = run, grace
-        self._waiting: SimpleQueue[Json | None] = SimpleQueue()
-        self._ended: SimpleQueue[tuple[str, Run | None] | None] = SimpleQueue()
+        self._work, self._grace = work, grace
+        self._waiting: deque[Running] = deque()
+        self._ended: SimpleQueue[tuple[str, Run | None] | Child | None] = SimpleQueue()
+        self._begun: dict[Child, Started] = {}
+        #: Tokens that have a thread, and threads' tasks.
+        self._threaded: set[str] = set()
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._stopping = ""
         self.resize(size)
 
     def resize(self, size: int) -> None:
         """Run so many tokens at a time from now on; what runs already runs to its end."""
-        while self.size < size:
-            thread = threading.Thread(target=self._serve, name=f"slot-{self.size}", daemon=True)
-            self._threads.append(thread)
-            self.size += 1
-            thread.start()
-        while self.size > size:
-            self._waiting.put(None)
-            self.size -= 1
+        self.size = size
+        self._work.widen(max(0, size - len(self._threaded)))
+        self._hand_out()
 
-    def start(self, doc: Json) -> None:
-        """Run a claimed token as soon as a slot is free."""
-        self.running[doc["lease"]["claim"]] = Running(doc)
-        self._waiting.put(doc)
+    def start(self, docs: Iterable[Json]) -> None:
+        """Run claimed tokens as soon as slots are free."""
+        for doc in docs:
+            running = self.running[doc["lease"]["claim"]] = Running(doc)
+            self._waiting.append(running)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Pass on what waits: any number to the supervisor, to threads only what finds a slot free."""
+        while self._waiting:
+            running = self._waiting[0]
+            claim = running.doc["lease"]["claim"]
+            if not (running.stopped or self._stopping) and len(self._threaded) < self.size:
+                started = self._work.start(running.doc, self._ended.put)
+                if started is not None:
+                    self._begun[started.child] = started
+                    self._waiting.popleft()
+                    continue
+            if len(self._threaded) + len(self._begun) >= self.size and not running.stopped:
+                break
+            self._waiting.popleft()
+            self._threaded.add(claim)
+            self._work.widen(max(0, self.size - len(self._threaded)))
+            self._in_thread(partial(self._run, running.doc))
+        self._work.push()
+
+    def _run(self, doc: Json) -> None:
+        self._ended.put((doc["lease"]["claim"], self._work.run(doc)))
+
+    def _in_thread(self, task: Callable[[], None]) -> None:
+        if len(self._threads) < max(self.size, len(self._threaded)):
+            thread = threading.Thread(target=self._serve, name=f"slot-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._tasks.put(task)
 
     def _serve(self) -> None:
-        while (doc := self._waiting.get()) is not None:
-            self._ended.put((doc["lease"]["claim"], self._run(doc)))
+        while (task := self._tasks.get()) is not None:
+            task()
 
     def wake(self) -> None:
         """Let `ended` return now."""
@@ -81,11 +144,26 @@ class Slots:
         try:
             entry = self._ended.get(timeout=timeout) if timeout > 0 else self._ended.get_nowait()
             while True:
+                if isinstance(entry, Child):
+                    entry = self._end(self._begun.pop(entry))
                 if entry is not None:
-                    found.append((self.running.pop(entry[0]), entry[1]))
+                    claim, run = entry
+                    found.append((self.running.pop(claim), run))
+                    if claim in self._threaded:
+                        self._threaded.discard(claim)
+                        self._work.widen(max(0, self.size - len(self._threaded)))
                 entry = self._ended.get_nowait()
         except Empty:
+            self._hand_out()
             return found
+
+    def _end(self, started: Started) -> tuple[str, Run | None] | None:
+        """Finish a token whose process has ended; a thread does it where that takes time."""
+        claim = started.doc["lease"]["claim"]
+        if started.small:
+            return claim, self._work.end(started)
+        self._in_thread(lambda: self._ended.put((claim, self._work.end(started))))
+        return None
 
     # --- ending what runs --------------------------------------------------------------------------------------------
 
@@ -119,7 +197,8 @@ class Slots:
 
     def close(self) -> None:
         """End the threads; nothing runs any more."""
-        self.resize(0)
+        for _ in self._threads:
+            self._tasks.put(None)
         for thread in self._threads:
             thread.join(5.0)
 
@@ -137,7 +216,7 @@ class Slots:
             "claim": doc["lease"]["claim"],
             "batch": str(doc.get("batch") or ""),
             "since": running.since,
-            "phase": "run" if running.child is not None else "wait",
+            "phase": "run" if running.child is not None and running.child.pid else "wait",
             "command": str(doc.get("name") or doc.get("input") or "")[:120],
         }
         if doc["_id"] in followed and running.places is not None:
@@ -146,10 +225,10 @@ class Slots:
         return told
 
 
-def tail_of(path: Path) -> dict[str, Any]:
+def tail_of(path: str) -> dict[str, Any]:
     """Return size and end of a log file: text, or base64 where it is no UTF-8, so that whoever follows counts bytes."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - TAIL))
             data = file.read(min(size, TAIL))

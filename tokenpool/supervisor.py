@@ -1,12 +1,15 @@
 """The small process under which all tokens of a worker run: it starts, measures and ends them, and outlives none.
 
-Its text is fed to ``python -I -S -`` by `tokenpool.executers`, also from inside a zip file, so it imports nothing but
-cheap parts of the standard library. It reads one JSON request a line and answers one JSON event a line:
+Its text, and that of `processes`, is fed to ``python -I -S -`` by `links`, also from inside a zip file, so they import
+nothing but cheap parts of the standard library. It reads one JSON request a line and answers JSON lists of events, one a line:
 
 ==========================================================  =====================================================
-``run`` key argv cwd env stdin stdout stderr                ``started`` key pid, or ``failed`` key code errno message
-(paths; output is appended), and maybe cpus (numbers)       and then ``exited`` key returncode cpu_seconds
-                                                            max_rss_mb seconds
+``base`` env                                                environment of the runs that inherit it
+``width`` n                                                 so many queued runs go on at a time
+``run`` key argv cwd env stdin stdout stderr inherit        ``started`` key pid, or ``failed`` key code errno message
+timeout grace queued tell                                   and then ``exited`` key returncode began seconds
+cpus (numbers; paths; output is appended; queued: waits     cpu_seconds max_rss_mb killed timed_out; ``dropped`` key:
+for its turn; tell: ``started`` at once, else if it lasts)  it was told to end before its turn came
 ``signal`` key signum, ``kill`` key grace (s)               both reach the whole tree of the key
 ``guard`` pid mark, ``unguard`` pid                         somebody else's process, killed if the worker dies
 ==========================================================  =====================================================
@@ -24,158 +27,32 @@ import signal
 import sys
 import time
 
+from .processes import ATTEMPT, HAS_PROC, Kin, birth, family, hunt, is_marked, send, spawn, stat_fields
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing would double the start-up time
-    from collections.abc import Callable, Iterable
     from typing import Any
 
-ATTEMPT = "TOKENPOOL_CLAIM"  # the environment variable whose value marks a run's processes, however they hide
 GIVE_UP = 5.0  # s; what survives SIGKILL this long (stuck in the kernel, or another user's) is not waited for
 AGAIN = 0.05  # s between two looks at something that was killed and is still there
+LAZY = 0.02  # s that news may wait for more while the queue keeps the slots busy: each message wakes the worker
 PR_SET_CHILD_SUBREAPER = 36
-DEFAULTS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})  # as in a shell; Python ignores SIGPIPE
-# A session of its own needs glibc 2.26, musl or macOS 10.15; there, not every Python knows it.
-OWN_SESSION: dict[str, Any] = {"setpgroup": 0} if sys.platform == "darwin" else {"setsid": True}
-HAS_PROC = os.path.isdir("/proc/self/fd")
-HAS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # a kernel option, nearly always on
-
-
-def children(pid: int) -> list[int]:
-    """Return the direct children of `pid`, zombies included; empty without /proc."""
-    if not HAS_CHILDREN:
-        return [each for each in _pids() if stat_fields(each)[1:2] == [b"%d" % pid]]
-    found: list[int] = []
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children", "rb", buffering=0) as file:
-                found += map(int, file.read().split())
-    except OSError:
-        pass  # it ended meanwhile
-    return found
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()] if HAS_PROC else []
-
-
-def stat_fields(pid: int) -> list[bytes]:
-    """Return the fields of /proc/PID/stat after the name (state, parent, group, ...); empty if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            return file.read().rpartition(b")")[2].split()
-    except OSError:
-        return []
-
-
-def birth(pid: int) -> int:
-    """Return when `pid` started, in clock ticks since boot: with the pid, the identity of a process; 0 unknown."""
-    fields = stat_fields(pid)
-    return int(fields[19]) if fields else 0
-
-
-def family(pid: int) -> list[int]:
-    """Return `pid` and all processes below it, parents first."""
-    found = [pid]
-    for member in found:  # grows while it is walked
-        found += children(member)
-    return found
-
-
-def is_marked(pid: int, mark: str) -> bool:
-    """Tell whether `pid` was started with `mark` (``NAME=value``) in its environment."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            return b"\0" + os.fsencode(mark) + b"\0" in b"\0" + file.read()
-    except OSError:
-        return False
-
-
-def send(pids: Iterable[int], signum: int, kill: Callable[[int, int], None] = os.kill) -> None:
-    """Send `signum` to each process (`os.killpg`: group); those gone, or not ours, are passed over."""
-    for pid in pids:
-        try:
-            kill(pid, signum)
-        except (ProcessLookupError, PermissionError):
-            pass
-
-
-def hunt(leaders: list[int], mark: str, signum: int) -> bool:
-    """Signal the trees and groups of `leaders`, and all who bear `mark`; tell whether any of these is alive."""
-    found: set[int] = {pid for pid in _pids() if is_marked(pid, mark)} if mark else set()
-    for pid in leaders:
-        found.update(family(pid))
-    send(leaders, signum, os.killpg)
-    found.discard(os.getpid())
-    send(found, signum)
-    return any(stat_fields(pid)[:1] not in ([], [b"Z"]) for pid in found)
-
-
-def find(command: str, env: dict[str, str]) -> str:
-    """Return the executable that `command` names on the PATH of `env`, as execvp finds it.
-
-    Raises FileNotFoundError, PermissionError.
-    """
-    denied = ""
-    folders = [""] if "/" in command else (env.get("PATH") or os.defpath).split(os.pathsep)
-    for folder in folders:
-        path = os.path.join(folder, command)
-        if os.access(path, os.X_OK) and not os.path.isdir(path):
-            return path if "/" in path else "./" + path
-        denied = denied or (path if os.path.exists(path) else "")
-    if denied:
-        raise PermissionError(errno.EACCES, "Is not an executable file", denied)
-    raise FileNotFoundError(errno.ENOENT, "Command not found", command)
-
-
-def pin(cpus: Iterable[int]) -> set[int]:
-    """Bind this process to `cpus`; return to which it was bound, or nothing where it still is."""
-    try:
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cpus)
-        return before
-    except (AttributeError, OSError):  # not Linux; or these are not ours any more: better unbound than not at all
-        return set()
-
-
-def spawn(request: dict[str, Any]) -> int:
-    """Start the command of a ``run`` request in its own session and return its pid.
-
-    posix_spawn is vfork everywhere: Popen costs four times as much on Python 3.9. What it cannot do, directory and
-    CPUs, this single-threaded process does around it. Errors: OSError, its `filename` the culprit; ValueError.
-    """
-    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    opened: list[int] = []
-    bound: set[int] = set()
-    try:
-        for name, flags in (("stdin", os.O_RDONLY), ("stdout", append), ("stderr", append)):
-            opened.append(os.open(request[name] or os.devnull, flags, 0o666))
-        os.chdir(request["cwd"])
-        argv, env = request["argv"], request["env"]
-        path = find(argv[0], env)
-        actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(opened)]
-        bound = pin(request["cpus"]) if request.get("cpus") else bound
-        try:
-            return os.posix_spawn(
-                path, argv, env, file_actions=actions, setsigmask=(), setsigdef=DEFAULTS, **OWN_SESSION
-            )
-        except FileNotFoundError:
-            raise FileNotFoundError(errno.ENOENT, "The interpreter in its first line was not found", path) from None
-    finally:
-        if bound:
-            pin(bound)
-        os.chdir("/")  # or the token's directory could not be unmounted
-        for fd in opened:
-            os.close(fd)
 
 
 class Run:
     """One command from its start until nothing of it is left."""
 
-    def __init__(self, key: str, mark: str) -> None:
-        self.key = key
-        self.mark = mark
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.key = request["key"]
+        self.mark = f"{ATTEMPT}={request['env'].get(ATTEMPT, '')}"
+        self.queued = request.get("queued", False)
+        self.tell = request.get("tell", False)
+        self.grace = request.get("grace", 0.0)
         self.pid = 0
+        self.began = time.time()
         self.started = time.monotonic()
+        self.stop_at = self.started + (request.get("timeout") or float("inf"))
+        self.timed_out = False
         self.status: int | None = None  # as wait4 gave it, once the main process has ended
         self.kill_at = float("inf")  # when its tree gets SIGKILL (monotonic)
         self.killed = False  # told to end while its main process lived
@@ -192,9 +69,9 @@ class Run:
         code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
         return {
-            "event": "exited", "key": self.key, "returncode": code, "cpu_seconds": round(self.cpu, 6),
-            "max_rss_mb": round(self.maxrss / unit, 3), "seconds": round(time.monotonic() - self.started, 6),
-            "killed": self.killed,
+            "event": "exited", "key": self.key, "returncode": code, "cpu_seconds": self.cpu,
+            "max_rss_mb": self.maxrss / unit, "began": self.began, "seconds": time.monotonic() - self.started,
+            "killed": self.killed, "timed_out": self.timed_out and self.killed,
         }  # fmt: skip
 
 
@@ -208,7 +85,14 @@ class Warden:
         self.due: dict[str, Run] = {}  # runs to look at again: to be killed, or ended with something left
         self.strays: dict[int, set[str]] = {}  # processes re-parented to us, and the runs they may be of
         self.guards: dict[int, tuple[int, str]] = {}  # others' processes: birth and mark
+        self.timed: dict[str, Run] = {}  # runs that have a timeout
+        self.queue: dict[str, dict[str, Any]] = {}  # requests that wait for their turn, by key
+        self.width, self.busy = 1, 0  # queued runs that may go on, and do
+        self.base: dict[bytes, bytes] = {}  # environment of runs that inherit
+        self.kin = Kin()
         self.events: list[dict[str, Any]] = []
+        self.untold: dict[str, Run] = {}  # started, and the worker does not know it
+        self.flushed = 0.0  # when the worker was last told something (monotonic)
         self.input = b""
         self.alive = True
 
@@ -231,15 +115,28 @@ class Warden:
                     self.reap()
                 else:
                     self.alive = False
-            for run in list(self.due.values()):
-                self.attend(run)
-            self.flush()
+            if self.timed:
+                self.stop_late()
+            if self.due:
+                for run in list(self.due.values()):
+                    self.attend(run)
+            if self.events or self.untold:
+                self.report()
         os.set_blocking(self.channel, False)
         self.read()  # what the worker asked for just before its end: a process to guard
 
     def patience(self) -> float | None:
         """Return for how many milliseconds there is nothing to do; None = for ever."""
-        return 1000 * max(AGAIN, min(r.kill_at for r in self.due.values()) - time.monotonic()) if self.due else None
+        soonest = float("inf")
+        if self.due or self.timed:
+            now = time.monotonic()
+            if self.due:
+                soonest = max(AGAIN, min(run.kill_at for run in self.due.values()) - now)
+            if self.timed:
+                soonest = min(soonest, max(0.0, min(run.stop_at for run in self.timed.values()) - now))
+        if self.events or self.untold:
+            soonest = min(soonest, LAZY)
+        return None if soonest == float("inf") else 1000 * soonest
 
     def read(self) -> None:
         """Take in what the worker sent and obey each full line."""
@@ -250,11 +147,24 @@ class Warden:
         self.alive = bool(data)
         *lines, self.input = (self.input + data).split(b"\n")
         for line in lines:
-            self.obey(json.loads(line))
+            for request in json.loads(line):
+                self.obey(request)
+
+    def report(self) -> None:
+        """Tell the worker what happened; not yet, while it has nothing to do about it and more will come."""
+        now = time.monotonic()
+        late = now - self.flushed >= LAZY
+        for run in list(self.untold.values()):
+            if run.tell or now - run.started >= LAZY:
+                self.events.append({"event": "started", "key": run.key, "pid": run.pid})
+                del self.untold[run.key]
+        if self.events and (late or len(self.queue) <= self.width):
+            self.flush()
+            self.flushed = now
 
     def flush(self) -> None:
-        """Send the events of this round together: each write wakes the worker."""
-        data = "".join(json.dumps(event) + "\n" for event in self.events).encode()
+        """Send all news in one write: each wakes the worker."""
+        data = json.dumps(self.events).encode() + b"\n"
         self.events.clear()
         try:
             while data:
@@ -265,8 +175,19 @@ class Warden:
     def obey(self, request: dict[str, Any]) -> None:
         """Do what one line asks; a run that has ended meanwhile is nothing to signal."""
         do, run = request["do"], self.runs.get(request.get("key", ""))
-        if do == "run":
+        if do == "run" and request.get("queued"):
+            self.queue[request["key"]] = request
+            self.fill()
+        elif do == "run":
             self.start(request)
+        elif do == "base":
+            self.base = {os.fsencode(name): os.fsencode(value) for name, value in request["env"].items()}
+        elif do == "width":
+            self.width = request["n"]
+            self.fill()
+        elif do == "kill" and request["key"] in self.queue:
+            del self.queue[request["key"]]
+            self.events.append({"event": "dropped", "key": request["key"]})
         elif do == "guard":
             self.guards[request["pid"]] = (birth(request["pid"]), request["mark"])
         elif do == "unguard":
@@ -274,17 +195,35 @@ class Warden:
         elif do == "signal" and run:
             self.hit(run, request["signum"])
         elif do == "kill" and run:
-            run.kill_at = min(run.kill_at, time.monotonic() + request["grace"])
-            run.killed = run.killed or run.status is None
-            self.due[run.key] = run
-            if request["grace"] > 0:
-                self.hit(run, signal.SIGTERM)
+            self.stop(run, request["grace"])
+
+    def stop(self, run: Run, grace: float) -> None:
+        """Ask a run to end, and see that it has after `grace` seconds."""
+        run.kill_at = min(run.kill_at, time.monotonic() + grace)
+        run.killed = run.killed or run.status is None
+        self.due[run.key] = run
+        if grace > 0:
+            self.hit(run, signal.SIGTERM)
+
+    def stop_late(self) -> None:
+        """End the runs whose time is up."""
+        now = time.monotonic()
+        for run in [run for run in self.timed.values() if now >= run.stop_at]:
+            del self.timed[run.key]
+            run.timed_out = True
+            self.stop(run, run.grace)
+
+    def fill(self) -> None:
+        """Start queued runs, first come first served, while there is room."""
+        while self.queue and self.busy < self.width:
+            self.start(self.queue.pop(next(iter(self.queue))))
 
     def start(self, request: dict[str, Any]) -> None:
         """Start a command, or say why it cannot be: code 127 if it does not exist, 126 for all other reasons."""
-        run = Run(request["key"], f"{ATTEMPT}={request['env'].get(ATTEMPT, '')}")
+        run = Run(request)
         try:
-            run.pid = spawn(request)
+            own = {os.fsencode(name): os.fsencode(value) for name, value in request["env"].items()}
+            run.pid = spawn(request, {**self.base, **own} if request.get("inherit") else own)
         except (OSError, ValueError, TypeError, LookupError) as error:
             number, what = getattr(error, "errno", 0), getattr(error, "filename", None)
             places = [request[name] for name in ("cwd", "stdin", "stdout", "stderr")]
@@ -292,8 +231,10 @@ class Warden:
             message = f"{what}: {getattr(error, 'strerror', '')}" if what else str(error)
             self.events.append({"event": "failed", "key": run.key, "code": code, "errno": number, "message": message})
             return
-        self.runs[run.key] = self.mains[run.pid] = run
-        self.events.append({"event": "started", "key": run.key, "pid": run.pid})
+        self.runs[run.key] = self.mains[run.pid] = self.untold[run.key] = run
+        self.busy += run.queued
+        if run.stop_at < float("inf"):
+            self.timed[run.key] = run
 
     def reap(self) -> None:
         """Collect every child that has ended."""
@@ -318,7 +259,8 @@ class Warden:
 
     def leftovers(self, run: Run) -> list[int]:
         """Return the processes that lost their parent and are of no other run than `run`."""
-        return [pid for pid in children(os.getpid()) if pid not in self.mains and self.owners(pid) == {run.key}]
+        unknown = [pid for pid in self.kin.pids() if pid not in self.mains]
+        return [pid for pid in unknown if self.owners(pid) == {run.key}]
 
     def owners(self, pid: int) -> set[str]:
         """Return the runs that a stray may be of: by its session, by its mark, else all that lived when it was seen."""
@@ -347,6 +289,11 @@ class Warden:
         if run.status is not None and (not left or now > run.kill_at + GIVE_UP):
             self.events.append(run.report())
             del self.runs[run.key], self.due[run.key]
+            self.untold.pop(run.key, None)
+            self.timed.pop(run.key, None)
+            if run.queued:
+                self.busy -= 1
+                self.fill()
             for owners in self.strays.values():
                 owners.discard(run.key)
 
@@ -394,7 +341,3 @@ def main(channel: int, worker: int) -> None:
         warden.serve(wake)
     finally:
         warden.end()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[2]), int(sys.argv[3]))

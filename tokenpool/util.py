@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from typing import Any
 
 
@@ -29,9 +28,10 @@ def seconds() -> int:
     return int(time.time())
 
 
-def timestamp() -> str:
-    """Return the time to the millisecond as RFC 3339 writes it, in UTC."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def timestamp(at: float | None = None) -> str:
+    """Return a time (seconds since 1970, default now) to the millisecond as RFC 3339 writes it, in UTC."""
+    at = time.time() if at is None else at
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at * 1000) % 1000:03d}Z"
 
 
 def time_elapsed(timer: Timer, max: float = 30.0) -> bool:

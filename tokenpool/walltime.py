@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import BadInput
+from .processes import birth, stat_fields
 from .selectors import parse_duration, parse_time
-from .supervisor import birth, stat_fields
 
 #: Seconds that Slurm gets to say when the job ends.
 PATIENCE = 10.0

@@ -13,11 +13,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from . import dependencies, transitions
 from .backends.base import Json, Want
+from .bays import Bays
 from .children import Supervisor
 from .claims import Claimer, Places
 from .commits import Written
@@ -25,7 +25,7 @@ from .deliveries import Deliveries
 from .errors import ServerAway, TokenpoolError
 from .fit import capacity
 from .health import Health, run_check
-from .lifecycle import Context, Run, clean, run_token
+from .lifecycle import Context, Run, inherited
 from .limits import Limits
 from .membership import Membership
 from .oversight import WATCH, Oversight
@@ -33,7 +33,7 @@ from .pacing import LINGER, Look, Pace
 from .pool import Pool
 from .retries import AVOID, failed_here
 from .rooms import Rooms
-from .slots import Slots
+from .slots import Slots, Work
 from .walltime import Walltime
 from .worker_options import Event, Summary, WorkerOptions, cpu_count
 from .workplace import scratch, signals
@@ -81,7 +81,8 @@ class Worker:
         self._away = 0
         self._look = Look()
         self._attention = WATCH
-        self._pace = Pace(options.prefetch)
+        # Who watches for a machine that fails everything must not have a hundred tokens in hand when it does.
+        self._pace = Pace(options.prefetch, eager=options.max_fast_failures is None)
         self._wrote_at = time.monotonic()
         self._held_until = 0.0
         #: Seconds that it tries, when it leaves, to deliver to a pool that is away.
@@ -103,10 +104,11 @@ class Worker:
 
     def run(self) -> Summary:
         """Work until the pool is empty (`quit`), a limit is reached, or somebody says stop."""
-        with scratch(self.options.workdir, self.name) as root, Supervisor() as supervisor:
+        environ = inherited(os.environ)
+        with scratch(self.options.workdir, self.name) as bays, Supervisor(environ) as supervisor:
             limits = Limits(self.name)
-            context = self._context(supervisor, root, limits)
-            self._slots = Slots(self.options.slots, lambda doc: self._in_slot(doc, context), self.options.grace)
+            context = self._context(supervisor, bays, limits, environ)
+            self._slots = Slots(self.options.slots, Work(context, self._cannot_run), self.options.grace)
             self._oversight = Oversight(self.pool.backend, self.member, self.claimer, self._slots, self._resize)
             with signals(self.stop, lambda: self.slots.stop_all("preempted", 0)):
                 try:
@@ -127,8 +129,7 @@ class Worker:
             if self._time_to_write(room):
                 written = self._write(room if self._look.due() else 0)
                 self._settle(written, context)
-                for doc in written.claimed:
-                    self._start(doc)
+                self._start(written.claimed)
             now = time.monotonic()
             if self.slots.running or self.deliveries:
                 idle_since = now
@@ -277,7 +278,6 @@ class Worker:
         for docs, superseded in ((written.closed, False), (written.superseded, True)):
             for run, doc in self.deliveries.settle(docs):
                 self._tell_observer(run, doc, superseded)
-                clean(run, context)
         if written.closed:
             self.member.janitor.closed_some(doc["_id"] for doc in written.closed)
 
@@ -334,19 +334,17 @@ class Worker:
 
     # --- slots -----------------------------------------------------------------------------------------------------
 
-    def _start(self, doc: Json) -> None:
-        self._claimed += 1
-        self.observer(Event("started", doc))
-        self.slots.start(doc)
+    def _start(self, docs: list[Json]) -> None:
+        self._claimed += len(docs)
+        for doc in docs:
+            self.observer(Event("started", doc))
+        if docs:
+            self.slots.start(docs)
 
-    def _in_slot(self, doc: Json, context: Context) -> Run | None:
-        try:
-            return run_token(doc, context)
-        except OSError as error:
-            # A scratch disk that is full or read-only: no token can run here, so this one goes back to the others.
-            log.error("tokens cannot be run in %s: %s", context.root, error)
-            self.broken = error
-            return None
+    def _cannot_run(self, folder: str, error: OSError) -> None:
+        """A scratch disk that is full or read-only: no token can run here, so they go back to the others."""
+        log.error("tokens cannot be run in %s: %s", folder, error)
+        self.broken = error
 
     def _wake(self) -> None:
         if self._slots is not None:
@@ -381,13 +379,14 @@ class Worker:
         self.member.close(orderly=not self.deliveries and not self._away)
         self.summary.spool = self.deliveries.close()
 
-    def _context(self, supervisor: Supervisor, root: Path, limits: Limits) -> Context:
+    def _context(self, supervisor: Supervisor, bays: Bays, limits: Limits, environ: dict[str, str]) -> Context:
         options = self.options
         return Context(
             backend=self.pool.backend,
             supervisor=supervisor,
-            root=root,
+            bays=bays,
             limits=limits,
+            environ=environ,
             cwd=options.cwd,
             cpus=max(1, cpu_count() // options.slots),
             grace=options.grace,

@@ -11,16 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .bays import Bays
+
 
 @contextmanager
-def scratch(workdir: Path | None, name: str) -> Iterator[Path]:
-    """Give the folder of all attempts of one worker; an empty one is removed at the end."""
+def scratch(workdir: Path | None, name: str) -> Iterator[Bays]:
+    """Give the folders of all attempts of one worker; what holds nothing is removed at the end."""
     base = workdir or Path(tempfile.gettempdir()) / f"tokenpool-{os.getuid()}"
     root = base / name[:15]
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    bays = Bays(str(root))
     try:
-        yield root
+        yield bays
     finally:
+        bays.close()
         for folder in (root, base):
             try:
                 folder.rmdir()

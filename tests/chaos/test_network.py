@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,9 +13,10 @@ from figures import Figures
 from fleet import Fleet
 from history import History
 from scale import LEASE, PATIENCE, Scale
-from tcp_proxy import FAULTS, TcpProxy
-from waits import all_ended, wait_for
+from tcp_proxy import FAULTS, HANG, TcpProxy
+from waits import all_ended, two_leases, wait_for, worker_docs
 
+from tokenpool.backends.base import Json
 from tokenpool.pool import Pool
 
 Judge = Callable[..., Figures]
@@ -54,6 +56,41 @@ def test_a_fifth_of_all_requests_fails(
         assert set(proxy.met) == set(FAULTS)
         assert met >= 0.8 * SHARE * LEAST_REQUESTS
         assert figures.reruns == 0
+
+
+def test_an_outage_that_ends_for_one_worker_first(
+    pool: Pool, fleet: Fleet, history: History, judge: Judge, couch_server: Couch
+) -> None:
+    # Given two workers that both cannot reach the server for longer than their leases, without a word of refusal
+    lease = 2 * LEASE
+    with TcpProxy(couch_server.url) as first, TcpProxy(couch_server.url) as second:
+        ids = pool.push(history.tokens(2, gate="go", long_each=0))
+        fleet.start(url=first.pool_url(fleet.url), slots=2, lease=f"{lease:g}s")
+        wait_for(lambda: len(history.runs()) == 2, "the first one runs both")
+        fleet.start(url=second.pool_url(fleet.url), slots=2, lease=f"{lease:g}s")
+        more = pool.push(history.tokens(2, name="more", gate="go", long_each=0))
+        wait_for(lambda: len(history.runs()) == 4, "the second one runs the others")
+        two_leases(pool)  # each has seen the other for a while
+        with first.partition(HANG):
+            with second.partition(HANG):
+                time.sleep(1.5 * lease)
+            before = worker_docs(pool)
+            # When the second one is back first: what it saw of the other before the outage does not count
+            wait_for(lambda: _renewed(before, worker_docs(pool)) >= 1, "the second one renews its lease")
+        # Then the other, who is back within a lease of that, has lost nothing
+        two_leases(pool)
+        assert len(history.runs()) == 4
+        history.open_gate("go")
+        all_ended(pool, 4)
+        fleet.nobody_left()
+        fleet.leave()
+        figures = judge(fleet, pool, [*ids, *more])
+        assert figures.reruns == 0
+
+
+def _renewed(before: dict[str, Json], now: dict[str, Json]) -> int:
+    """Return how many workers have renewed their leases since."""
+    return sum(doc["renewals"] > before[name]["renewals"] for name, doc in now.items() if name in before)
 
 
 # --- a claim that arrives when nobody waits for it any more --------------------------------------------------------------

@@ -15,8 +15,8 @@ from tokenpool import transitions
 from tokenpool.backends import open_backend
 from tokenpool.backends.base import Want
 from tokenpool.claims import WINDOW_AGE, WINDOW_LEAST, WINDOW_MOST, Claimer
-from tokenpool.leases import Lease, new_worker_id
 from tokenpool.errors import NotFound, ServerAway
+from tokenpool.leases import Lease, new_worker_id
 from tokenpool.pool import Pool
 from tokenpool.transitions import state_of
 

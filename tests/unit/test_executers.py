@@ -292,7 +292,7 @@ def test_it_starts_from_inside_a_zip(tmp_path: Path) -> None:
     package = tmp_path / "tokenpool.pyz"
     with zipfile.ZipFile(package, "w") as file:
         file.writestr("tokenpool/__init__.py", "")
-        for name in ("errors", "supervisor", "children"):
+        for name in ("errors", "processes", "supervisor", "links", "children"):
             file.write(ROOT / "tokenpool" / f"{name}.py", f"tokenpool/{name}.py")
     done = subprocess.run([sys.executable, "-c", ZIPPED, str(package)], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (7, "")

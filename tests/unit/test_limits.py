@@ -22,7 +22,7 @@ from tokenpool import cgroups, limits, memory
 from tokenpool.cgroups import VARIABLE
 from tokenpool.children import Child, Finished, Supervisor
 from tokenpool.limits import Limits, MemoryLimit
-from tokenpool.supervisor import children
+from tokenpool.processes import children
 
 pytestmark = LINUX
 
@@ -58,13 +58,13 @@ def grouped() -> Iterator[Limits]:
     """Limits by real control groups."""
     with Limits("worker", NAMED, interval=0.02) as found:
         if found.home is None:
-            pytest.skip("no control group is ours; TOKENPOOL_TEST_CGROUP can name one")
+            pytest.fail("TOKENPOOL_TEST_CGROUP names no control group that is ours")
         before = groups(found)
         yield found
     assert groups(found) == before
 
 
-@pytest.fixture(params=["watched", "grouped"])
+@pytest.fixture(params=["watched", pytest.param("grouped", marks=pytest.mark.control_group)])
 def either(request: pytest.FixtureRequest) -> Limits:
     found: Limits = request.getfixturevalue(request.param)
     return found
@@ -385,6 +385,7 @@ def test_a_command_that_is_not_there_is_told(supervisor: Supervisor, either: Lim
         assert Path(command).name in (tmp_path / "log").read_text()
 
 
+@pytest.mark.control_group
 def test_each_run_has_its_own_group_as_long_as_it_runs(supervisor: Supervisor, grouped: Limits, tmp_path: Path) -> None:
     seen: list[Path] = []
 
@@ -399,6 +400,7 @@ def test_each_run_has_its_own_group_as_long_as_it_runs(supervisor: Supervisor, g
     assert groups(grouped) == []
 
 
+@pytest.mark.control_group
 def test_what_dead_workers_left_is_removed(grouped: Limits) -> None:
     assert grouped.home is not None
     home = grouped.home.path
@@ -419,6 +421,7 @@ def test_what_dead_workers_left_is_removed(grouped: Limits) -> None:
         stranger.rmdir()
 
 
+@pytest.mark.control_group
 def test_a_group_that_cannot_go_yet_goes_later(supervisor: Supervisor, grouped: Limits, tmp_path: Path) -> None:
     # Given a run that is left while something of it is there
     with grouped.around("claim", 100 * MB) as limit:

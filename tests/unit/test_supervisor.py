@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from processes import LINUX, alive, gone, until
 
-from tokenpool.children import Finished, Supervisor
-from tokenpool.supervisor import children, family
+from tokenpool.children import Child, Finished, Supervisor
+from tokenpool.processes import children, family
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -273,3 +273,69 @@ def test_a_command_that_cannot_be_started_binds_nobody_either(supervisor: Superv
 def test_cpus_that_are_not_there_bind_nobody(supervisor: Supervisor, tmp_path: Path) -> None:
     mine = os.sched_getaffinity(0)
     assert cpus_of(supervisor, tmp_path, [100_000]) == mine
+
+
+# ── what waits for its turn ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def queued(supervisor: Supervisor, *argv: str, **options: object) -> Child:
+    """Hand over a command that is run when its turn comes."""
+    settings = {"cwd": "/", "env": os.environ, "stdout": None, "stderr": None, "queued": True, **options}
+    return supervisor.start(argv, **settings)  # type: ignore[arg-type]
+
+
+def test_queued_commands_run_one_after_another_where_there_is_one_place(supervisor: Supervisor, tmp_path: Path) -> None:
+    # Given one place, and two commands that tell when they begin and end, and last
+    log, gate = tmp_path / "log", tmp_path / "gate"
+    os.mkfifo(gate)
+    script = f"echo $0 begins >> {log}; read x < {gate}; echo $0 ends >> {log}"
+    supervisor.widen(1)
+    first, second = (queued(supervisor, "/bin/sh", "-c", script, name) for name in ("first", "second"))
+    # When the first one may end, and then the second one
+    for child in (first, second):
+        gate.write_text("go\n")
+        assert child.wait().returncode == 0
+    # Then they did not meet
+    assert log.read_text().split("\n")[:4] == ["first begins", "first ends", "second begins", "second ends"]
+
+
+def test_a_wider_queue_starts_what_waits(supervisor: Supervisor, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    supervisor.widen(1)
+    first = queued(supervisor, "/bin/sh", "-c", f"read x < {gate}")
+    second = queued(supervisor, "/bin/sh", "-c", f"echo go > {gate}")
+    supervisor.widen(2)
+    assert (first.wait().returncode, second.wait().returncode) == (0, 0)
+
+
+def test_a_command_that_is_ended_before_its_turn_never_runs(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.widen(0)
+    ended: list[Child] = []
+    child = queued(supervisor, "/bin/touch", str(tmp_path / "ran"), on_end=ended.append)
+    child.kill()
+    finished = child.wait()
+    supervisor.widen(1)
+    assert queued(supervisor, "/bin/true").wait().returncode == 0
+    assert (finished.killed, finished.returncode < 0, ended) == (True, True, [child])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_time_in_the_queue_does_not_count(supervisor: Supervisor) -> None:
+    supervisor.widen(1)
+    first = queued(supervisor, "/bin/sleep", "1", timeout=0.2, grace=0)
+    second = queued(supervisor, "/bin/true", timeout=0.2, grace=0)
+    assert (first.wait().timed_out, second.wait().timed_out) == (True, False)
+
+
+def test_a_command_may_inherit_what_all_of_them_have() -> None:
+    with Supervisor({"SHARED": "1", "OWN": "no"}) as supervisor:
+        both = '[ "$SHARED$OWN" = 1yes ]'
+        assert queued(supervisor, "/bin/sh", "-c", both, env={"OWN": "yes"}, inherit=True).wait().returncode == 0
+        assert queued(supervisor, "/bin/sh", "-c", '[ -z "$SHARED" ]', env={}).wait().returncode == 0
+
+
+def test_what_is_held_back_is_sent_together(supervisor: Supervisor) -> None:
+    children = [queued(supervisor, "/bin/true", more=True) for _ in range(50)]
+    supervisor.push()
+    assert [child.wait().returncode for child in children] == [0] * 50

@@ -15,7 +15,7 @@ from processes import LINUX, gone, until
 
 from tokenpool import walltime
 from tokenpool.errors import BadInput
-from tokenpool.supervisor import birth
+from tokenpool.processes import birth
 from tokenpool.walltime import Walltime, end_of, parse
 
 NOON = "2030-01-31T12:00:00"

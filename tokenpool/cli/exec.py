@@ -10,6 +10,7 @@ from uuid import uuid4
 import click
 
 from ..backends.base import Json
+from ..bays import Bays
 from ..children import Finished
 from ..errors import BadInput
 from ..executers import Supervisor, foreground
@@ -28,7 +29,7 @@ class Foreground:
 
     def execute(self, argv: list[str], places: Places, timeout: float | None) -> Finished:
         """Run one command to its end, with our standard streams."""
-        return foreground(argv, cwd=str(places.work), env=places.environment, timeout=timeout)
+        return foreground(argv, cwd=places.work, env=places.environment, timeout=timeout)
 
 
 @verb(
@@ -71,7 +72,7 @@ def exec_token(ctx: click.Context, token_id: str, keep: bool) -> int:
 def _run(doc: Json, pool: Pool, root: Path, command: list[str] | None) -> Result:
     """Run the token, or the command in its place, which has no time limit."""
     with Supervisor() as supervisor, Limits("exec") as limits:
-        places = prepare(doc, Context(pool.backend, supervisor, root, limits))
+        places = prepare(doc, Context(pool.backend, supervisor, Bays(str(root)), limits))
         if command is not None:
             return CommandRunner().run({"command": command}, places, Foreground())
         return runner_for(doc).run(doc, places, Foreground())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
+from ..bays import Bay
 from ..children import Finished
 
 
@@ -15,12 +15,37 @@ from ..children import Finished
 class Places:
     """The folders of one attempt and its log files; `oom` is set when it was stopped for using too much memory."""
 
-    work: Path
-    stdout: Path
-    stderr: Path
-    environment: Mapping[str, str]
+    bay: Bay
+    #: The folder: the bay's, until it is kept under another name.
+    work: str
+    #: The variables that are this token's own, and those that all tokens here inherit.
+    own: Mapping[str, str]
+    inherited: Mapping[str, str]
     ram_gb: float = 0.0
     oom: bool = False
+
+    @property
+    def stdout(self) -> str:
+        """The log file of the standard output."""
+        return self.bay.stdout
+
+    @property
+    def stderr(self) -> str:
+        """The log file of the errors."""
+        return self.bay.stderr
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The whole environment."""
+        return {**self.inherited, **self.own}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One process: its arguments, and how many seconds it may take (None: any)."""
+
+    argv: list[str]
+    timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +69,17 @@ class Context(Protocol):
 
 class Runner(ABC):
     """Runs one kind of token."""
+
+    def command(self, token: Mapping[str, Any]) -> Command | None:
+        """Return what to execute where a run is nothing but that; None: `run` does more than start one process.
+
+        Raises BadInput as `run` does.
+        """
+        return None
+
+    def result(self, token: Mapping[str, Any], finished: Finished) -> Result:
+        """Judge how the process of `command` ended."""
+        raise NotImplementedError
 
     @abstractmethod
     def run(self, token: Mapping[str, Any], places: Places, context: Context) -> Result:

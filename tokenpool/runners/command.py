@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..children import Finished
 from ..errors import BadInput
-from .base import Context, Places, Result, Runner
+from .base import Command, Context, Places, Result, Runner
 
 SHELL = "/bin/sh"
 
@@ -15,7 +16,12 @@ class CommandRunner(Runner):
     """The token's `command` (text or list), else its `input` as a shell line, as picas has it."""
 
     def run(self, token: Mapping[str, Any], places: Places, context: Context) -> Result:
-        finished = context.execute(argv_of(token), places, timeout_of(token))
+        return self.result(token, context.execute(argv_of(token), places, timeout_of(token)))
+
+    def command(self, token: Mapping[str, Any]) -> Command:
+        return Command(argv_of(token), timeout_of(token))
+
+    def result(self, token: Mapping[str, Any], finished: Finished) -> Result:
         code = finished.returncode
         message = finished.error
         failure = "timeout" if finished.timed_out else "executor" if code else ""
