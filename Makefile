@@ -4,7 +4,7 @@ VENV := .venv
 PEERS := build/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-core test-chaos test-on demo bench peers couchdb clean
+.PHONY: help venv test test-core test-chaos chaos test-on demo bench peers couchdb clean
 
 help:  ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,6 +37,10 @@ test-on:  ## unit and conformance tests on another Python: make test-on PYTHON=p
 	$(PYTHON) -m venv --clear build/venv-$(notdir $(PYTHON))
 	build/venv-$(notdir $(PYTHON))/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,demo]'
 	build/venv-$(notdir $(PYTHON))/bin/python -m pytest tests/unit tests/conformance
+
+chaos: venv  ## the same for longer: make chaos TOKENS=5000 KILLS=500 SECONDS=600
+	$(VENV)/bin/python -m pytest tests/chaos --chaos-tokens $(or $(TOKENS),1000) --chaos-kills $(or $(KILLS),100) \
+	    --chaos-seconds $(or $(SECONDS),120)
 
 demo: venv examples/bin/fractals  ## draw 24 fractals in parallel into demo/contact-sheet.png
 	$(VENV)/bin/python examples/demo.py --folder demo

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import pytest
 
 
 class Seen(NamedTuple):
@@ -96,3 +103,21 @@ def scripted_server() -> Iterator[Scripted]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def over_tls(server: Scripted, folder: Path) -> None:
+    """Have it speak TLS, with a certificate of its own making in ``ca.pem``; without openssl the test is skipped."""
+    if shutil.which("openssl") is None:
+        if os.environ.get("TOKENPOOL_REQUIRE_ALL") == "1":
+            pytest.fail("openssl is not installed", pytrace=False)
+        pytest.skip("openssl is not installed")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "ca.pem"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "ca.pem", folder / "key.pem")
+    # The handshake belongs to the connection's own thread, or a client that refuses us would hold up the others.
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    server.url = server.url.replace("http:", "https:")

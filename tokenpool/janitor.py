@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 ON_DUTY = 8
 #: Of these, so many look at waiting tokens as soon as the bell rings.
 FIRST_TO_LOOK = 2
+#: Seconds between the first pass and the second one, which double until they are the usual ones.
+EARLY = 2.0
 #: Nobody looks more often than for leases of so many seconds, whatever a document says.
 SHORTEST = 1.0
 #: Tokens written in one request.
@@ -81,6 +83,7 @@ class Janitor:
         self.fleet = 1
         self._clock = clock
         self._shortest = lease
+        self._passes = 0
         self._workers = Seen(clock, contact)
         self._orphans = Seen(clock, contact)
         self._broken: dict[str, float] = {}
@@ -156,7 +159,11 @@ class Janitor:
                 next_pass, next_release = self._clock() + self._period(), float("inf")
 
     def _period(self) -> float:
-        return self._shortest * (RENEW_AT if self.on_duty else 1.0) * random.uniform(0.8, 1.0)
+        # More often in the beginning: a fleet that is started together comes up one by one.
+        off_duty = 1.0 if self.contact.may_hold else 0.4
+        usual = self._shortest * (RENEW_AT if self.on_duty else off_duty)
+        self._passes += 1
+        return min(usual, EARLY * 2.0 ** min(self._passes, 30)) * random.uniform(0.8, 1.0)
 
     # --- one pass ------------------------------------------------------------------------------------------------------
 

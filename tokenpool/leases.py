@@ -13,6 +13,7 @@ import random
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 LEASE = 120.0
 #: A lease is renewed at this share of itself; contact counts as broken after a silence of that share.
 RENEW_AT, SILENCE = 1 / 3, 1 / 2
+#: Seconds after which a line that died is noticed at the latest, with some to spare.
+DEAD_LINE = 75.0
 #: An idle worker holds nothing: it renews so much more seldom.
 IDLE_FACTOR = 30
 #: Fields of the document that others write; all the rest is the worker's own.
@@ -72,9 +75,18 @@ class Contact:
         self._held_since = math.inf
 
     def hold(self) -> None:
-        """A request that stays open for long begins: as long as it stands, there is contact."""
+        """A request that stays open for long begins: as long as it stands, there is contact, for leases that are long.
+
+        A line that died is noticed after a while only; within a short lease that would hide an outage.
+        """
         self.ok()
-        self._held_since = self._last
+        if self.may_hold:
+            self._held_since = self._last
+
+    @property
+    def may_hold(self) -> bool:
+        """Tell whether an open request counts as contact for the leases that are watched."""
+        return self._silence / SILENCE * (1 - RENEW_AT) >= DEAD_LINE
 
     def let_go(self) -> None:
         """The long request ended well."""
@@ -212,23 +224,21 @@ class Lease:
     def _begin(self) -> None:
         with self._lock:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._keep, name="tokenpool-lease", daemon=True)
+                arguments = (weakref.ref(self), self._kicked, self._period())
+                self._thread = threading.Thread(target=_keep, args=arguments, name="tokenpool-lease", daemon=True)
                 self._thread.start()
 
-    def _keep(self) -> None:
-        wait = self._period()
-        while True:
-            self._kicked.wait(wait)
-            self._kicked.clear()
-            if self._closed or self.is_lost:
-                return
-            self._idle = self._rests
-            try:
-                renewed = self.renew()
-            except Exception:  # whatever it was, a lease that is not renewed costs all running tokens
-                log.exception("the lease could not be renewed")
-                renewed = False
-            wait = self._period() if renewed else random.uniform(0.5, 1) * min(5.0, self.seconds / 12)
+    def turn(self) -> float:
+        """Renew once, for the thread; return the seconds until the next time, below 0 where there is none."""
+        if self._closed or self.is_lost:
+            return -1.0
+        self._idle = self._rests
+        try:
+            renewed = self.renew()
+        except Exception:  # whatever it was, a lease that is not renewed costs all running tokens
+            log.exception("the lease could not be renewed")
+            renewed = False
+        return self._period() if renewed else random.uniform(0.5, 1) * min(5.0, self.seconds / 12)
 
     def _period(self) -> float:
         return self.seconds * RENEW_AT * (IDLE_FACTOR if self._idle else 1) * random.uniform(0.9, 1.0)
@@ -259,3 +269,15 @@ class Lease:
                     return
         except TokenpoolError as error:
             log.info("the worker document stays behind: %s", error)  # others delete it when it is over
+
+
+def _keep(lease: weakref.ref[Lease], kicked: threading.Event, wait: float) -> None:
+    """Renew a lease until it ends, or nobody holds it any more: a forgotten one must not live as long as its process."""
+    while wait >= 0:
+        kicked.wait(wait)
+        kicked.clear()
+        held = lease()
+        if held is None:
+            return
+        wait = held.turn()
+        del held

@@ -105,7 +105,7 @@ def run_token(doc: Json, context: Context) -> Run:
     result = _as_stopped(result, context.stopped(claim))
     closed = close(doc, result, began, context)
     attach(closed, places, context)
-    return clean(Run(Outcome(closed, claim), result, places, time.monotonic() - clock), context)
+    return keep(Run(Outcome(closed, claim), result, places, time.monotonic() - clock), context)
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def end_token(started: Started, context: Context) -> Run:
     result = _as_stopped(result, context.stopped(claim))
     closed = close(doc, result, timestamp(began or None), context)
     attach(closed, started.places, context)
-    return clean(Run(Outcome(closed, claim), result, started.places, seconds), context)
+    return keep(Run(Outcome(closed, claim), result, started.places, seconds), context)
 
 
 # --- the four calls ------------------------------------------------------------------------------------------------
@@ -212,15 +212,19 @@ def attach(closed: Json, places: Places, context: Context) -> None:
         keep_checkpoint(closed, context.cwd or Path(places.work), context.backend)
 
 
-def clean(run: Run, context: Context) -> Run:
-    """Give the attempt's folder to the next one, or keep it as the worker was told: a failed one can be looked at."""
-    bay = run.places.bay
+def keep(run: Run, context: Context) -> Run:
+    """Leave the attempt's folder under the token's name where the worker was told so: a failed one can be looked at."""
     if context.cleanup == "never" or (context.cleanup == "success" and run.result.failure_class):
         name = f"{_safe_name(run.outcome.doc['_id'])}.{run.outcome.claim[:8]}"
-        run.places.work = context.bays.keep(bay, name)
-    else:
-        context.bays.give_back(bay)
+        run.places.work = context.bays.keep(run.places.bay, name)
+        run.places.kept = True
     return run
+
+
+def clean(run: Run, context: Context) -> None:
+    """Give the attempt's folder to the next one, unless it is kept."""
+    if not run.places.kept:
+        context.bays.give_back(run.places.bay)
 
 
 # --- history ---------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from . import conflicts, transitions
 from .backends.base import Backend, Json
@@ -26,13 +26,18 @@ FOLLOW, SHOW = 30.0, 1.0
 
 
 class Oversight:
-    """Acts on what others want of one worker; `resize` is called with a new number of slots.
+    """Acts on what others want of one worker; all of `resize` are called with a new number of slots.
 
     `drain` and `stop` are orders that stand, `anew` says that the queue is to be looked at now.
     """
 
     def __init__(
-        self, backend: Backend, member: Membership, claimer: Claimer, slots: Slots, resize: Callable[[int], None]
+        self,
+        backend: Backend,
+        member: Membership,
+        claimer: Claimer,
+        slots: Slots,
+        resize: Sequence[Callable[[int], None]],
     ) -> None:
         self._backend, self._member, self._claimer, self._slots = backend, member, claimer, slots
         self._resize = resize
@@ -79,7 +84,8 @@ class Oversight:
     def _obey(self, orders: Json) -> None:
         slots = orders.get("slots")
         if isinstance(slots, int) and not isinstance(slots, bool) and 0 < slots != self._slots.size:
-            self._resize(slots)
+            for each in self._resize:
+                each(slots)
             self.anew = True
         self.drain = self.drain or bool(orders.get("drain"))
         self.stop = self.stop or bool(orders.get("stop"))

@@ -15,17 +15,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import dependencies, transitions
+from . import transitions
 from .backends.base import Json, Want
 from .bays import Bays
 from .children import Supervisor
 from .claims import Claimer, Places
 from .commits import Written
 from .deliveries import Deliveries
+from .dependencies import comes_soon
 from .errors import ServerAway, TokenpoolError
 from .fit import capacity
 from .health import Health, run_check
-from .lifecycle import Context, Run, inherited
+from .lifecycle import Context, Run, clean, inherited
 from .limits import Limits
 from .membership import Membership
 from .oversight import WATCH, Oversight
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 #: Seconds without a write, or with nothing to do, after which a worker listens instead of looking.
 QUIET = 1.0
 #: Workers that hear the same bell come to a server one after another, so many seconds apart; all of them within these.
-APART, SPREAD = 0.015, 2.0
+APART, SPREAD = 0.02, 1.5
 #: A worker that quits when nothing waits stays for tokens that are due within so many seconds.
 SOON = 60.0
 #: Seconds that a worker which leaves tries to deliver its outcomes to a pool that is away.
@@ -109,7 +110,8 @@ class Worker:
             limits = Limits(self.name)
             context = self._context(supervisor, bays, limits, environ)
             self._slots = Slots(self.options.slots, Work(context, self._cannot_run), self.options.grace)
-            self._oversight = Oversight(self.pool.backend, self.member, self.claimer, self._slots, self._resize)
+            sized = (self._slots.resize, self.rooms.resize, lambda slots: self.health.forgive())
+            self._oversight = Oversight(self.pool.backend, self.member, self.claimer, self._slots, sized)
             with signals(self.stop, lambda: self.slots.stop_all("preempted", 0)):
                 try:
                     self.member.start()
@@ -153,11 +155,6 @@ class Worker:
         self._drain = oversight.drain
         self._attention = oversight.pause
 
-    def _resize(self, slots: int) -> None:
-        self.slots.resize(slots)
-        self.rooms.resize(slots)
-        self.health.forgive()
-
     @property
     def slots(self) -> Slots:
         """The threads that run tokens."""
@@ -197,7 +194,7 @@ class Worker:
         if now < self._held_until:
             return True
         try:
-            waits = dependencies.comes_soon(self.pool.backend, self.options.batches, SOON)
+            waits = comes_soon(self.pool.backend, self.options.batches, SOON)
         except TokenpoolError:
             return True
         if waits:
@@ -278,6 +275,7 @@ class Worker:
         for docs, superseded in ((written.closed, False), (written.superseded, True)):
             for run, doc in self.deliveries.settle(docs):
                 self._tell_observer(run, doc, superseded)
+                clean(run, context)
         if written.closed:
             self.member.janitor.closed_some(doc["_id"] for doc in written.closed)
 

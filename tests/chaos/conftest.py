@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("chaos")
     group.addoption("--chaos-tokens", type=int, default=default.tokens, help="tokens of each round")
     group.addoption("--chaos-kills", type=int, default=default.kills, help="kills, stops or restarts of each round")
-    group.addoption("--chaos-seconds", type=float, default=default.seconds, help="length of rounds that are not counted")
+    group.addoption("--chaos-seconds", type=float, default=default.seconds, help="least length of the faulty network")
     group.addoption("--chaos-seed", type=int, default=None, help="repeat the choices of an earlier run")
 
 
@@ -113,4 +113,3 @@ def judge(history: History, report: Callable[[Figures], None]) -> Callable[..., 
         return figures
 
     return check
-

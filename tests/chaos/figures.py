@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-HEAD = "test kills tokens lost twice re-runs in-flight overlaps p50 p95 notes".split()
+HEAD = ["test", "kills", "tokens", "lost", "twice", "re-runs", "in-flight", "overlaps", "p50", "p95", "notes"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Figures:
         return " ".join(f"{name}={value}" for name, value in zip(HEAD, self.row()) if value)
 
 
-def table(rows: Sequence[Figures]) -> list[str]:
+def table(rows: list[Figures]) -> list[str]:
     """Return the lines of a table of all figures."""
     cells = [HEAD, *(figures.row() for figures in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]

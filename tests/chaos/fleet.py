@@ -125,7 +125,9 @@ class Fleet:
         """Raise AssertionError where a worker that nobody harmed has ended."""
         for member in self.members:
             ended = member.process.poll()
-            assert member.harmed or member in but or ended is None, f"a worker left with {ended}:\n{member.words()[-2000:]}"
+            assert member.harmed or member in but or ended is None, (
+                f"a worker left with {ended}:\n{member.words()[-2000:]}"
+            )
 
     def words(self) -> str:
         """Return the last words of all workers, for a failure."""

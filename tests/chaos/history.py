@@ -193,7 +193,9 @@ class Check:
         lines = [f"--- {token}"]
         for doc in self.past.get(token, ()):
             lease = doc.get("lease") or {}
-            tried = [f"{str(a.get('claim'))[:6]}:{a.get('failure_class') or a.get('exit_code')}" for a in attempts_of(doc)]
+            tried = [
+                f"{str(a.get('claim'))[:6]}:{a.get('failure_class') or a.get('exit_code')}" for a in attempts_of(doc)
+            ]
             names = f"worker {str(lease.get('worker'))[7:13]} claim {str(lease.get('claim'))[:6]}" if lease else ""
             lines.append(f"  {doc['_rev'][:8]} {state_of(doc)} lock {doc.get('lock')} {names} attempts {tried}")
         lines += [f"  run {run.claim[:6]} of {run.worker} from {run.start} to {run.end}" for run in runs]
@@ -203,11 +205,15 @@ class Check:
 
     def _recorded_twice(self, token: str, doc: Json) -> int:
         """I1: count outcomes beyond the first: claims that stand twice in its history, ends after its end."""
-        claims = Counter(str(a.get("claim")) for a in attempts_of(doc) if a.get("claim") not in ("dependency", "invalid"))
+        claims = Counter(
+            str(a.get("claim")) for a in attempts_of(doc) if a.get("claim") not in ("dependency", "invalid")
+        )
         again = [claim for claim, times in claims.items() if times > 1]
         self._must(not again, f"I1: {token} has several entries of one claim in its history: {again}")
         closed = [doc for before, doc in _steps(self.past.get(token, ())) if _ends(before, doc)]
-        self._must(len(closed) <= 1, f"I1: {token} was closed {len(closed)} times: {[d['attempts'][-1] for d in closed]}")
+        self._must(
+            len(closed) <= 1, f"I1: {token} was closed {len(closed)} times: {[d['attempts'][-1] for d in closed]}"
+        )
         return len(again) + max(0, len(closed) - 1)
 
     def _check_token(self, token: str, doc: Json, runs: list[Run], is_ours: bool) -> None:
@@ -299,7 +305,9 @@ class Check:
         wasted = in_flight = overlaps = 0
         for token, runs in by_token.items():
             accepted = {a.get("claim") for a in attempts_of(docs.get(token, {})) if not a.get("superseded")}
-            lost_claims = {a.get("claim") for a in attempts_of(docs.get(token, {})) if a.get("failure_class") in GIVEN_BACK}
+            lost_claims = {
+                a.get("claim") for a in attempts_of(docs.get(token, {})) if a.get("failure_class") in GIVEN_BACK
+            }
             for number, run in enumerate(runs):
                 if run.overlaps:
                     overlaps += 1

@@ -150,9 +150,7 @@ def test_the_kernel_kills_a_child_for_its_memory(
     fleet.leave()
 
 
-def test_a_supervisor_that_is_killed_loses_no_token(
-    pool: Pool, fleet: Fleet, history: History, judge: Judge
-) -> None:
+def test_a_supervisor_that_is_killed_loses_no_token(pool: Pool, fleet: Fleet, history: History, judge: Judge) -> None:
     # Given a worker whose tokens run below its supervisor
     ids = pool.push(history.tokens(2, gate="go", long_each=0))
     worker = fleet.start()

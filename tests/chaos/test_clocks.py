@@ -1,8 +1,10 @@
-"""R7: workers whose clocks are an hour wrong: nobody is reaped early, nobody is forgotten, no pause ends too soon."""
+"""R7: clocks an hour wrong, and clocks that stood still: nobody is reaped early or forgotten, no pause ends too soon."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,8 +16,8 @@ from figures import Figures
 from fleet import Fleet
 from history import History, uptime
 from picas_scripts import child_environment
-from scale import PATIENCE, Scale
-from waits import all_ended, two_leases, wait_for, worker_docs
+from scale import LEASE, PATIENCE, Scale
+from waits import all_ended, renewed, runs_started, two_leases, wait_for, worker_docs
 
 from tokenpool.pool import Pool
 
@@ -51,7 +53,7 @@ def test_wrong_clocks_reap_nobody_and_forget_nobody(
     for number, shift in enumerate((HOUR, -HOUR)):
         ids += pool.push(history.tokens(2, name=f"w{number}-", gate="go", long_each=0))
         wrong.append(fleet.start(environment=clock(shift)))
-        wait_for(lambda: len(history.runs()) == len(ids), "the tokens run")
+        runs_started(history, len(ids))
     # When one with the right time looks at them for two leases
     fleet.start(slots=8)
     wait_for(lambda: len(worker_docs(pool)) == 3, "all have a lease")
@@ -87,6 +89,31 @@ def test_wrong_clocks_bring_back_what_others_had(
     fleet.leave()
     figures = judge(fleet, pool, ids)
     assert (figures.share(0.95) or 0) <= scale.recovery()
+
+
+def test_a_machine_that_slept(pool: Pool, fleet: Fleet, history: History, judge: Judge) -> None:
+    # Given two workers on a machine that is put to sleep for longer than their leases
+    ids = pool.push(history.tokens(4, gate="go", long_each=0))
+    workers = [fleet.start(lease=f"{2 * LEASE:g}s") for _ in range(2)]
+    wait_for(lambda: len(history.runs()) == 4, "all tokens run")
+    two_leases(pool)
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGSTOP)
+    time.sleep(3 * LEASE)
+    # When one of them wakes up first, and has time to look at the other
+    before = worker_docs(pool)
+    os.kill(workers[0].pid, signal.SIGCONT)
+    wait_for(lambda: renewed(before, worker_docs(pool)), "the first one renews its lease")
+    os.kill(workers[1].pid, signal.SIGCONT)
+    # Then it takes nothing from it: it was asleep as well
+    two_leases(pool)
+    assert len(history.runs()) == 4
+    history.open_gate("go")
+    all_ended(pool, 4)
+    fleet.nobody_left()
+    fleet.leave()
+    figures = judge(fleet, pool, ids)
+    assert figures.reruns == 0
 
 
 def test_a_time_to_wait_for_is_the_pools(couch_db: str, tmp_path: Path, history: History) -> None:

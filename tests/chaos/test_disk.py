@@ -27,7 +27,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of one megabyte; only root can make one."""
     folder = tmp_path / "small"
     folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True, text=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True, text=True
+    )
     if made.returncode != 0:
         pytest.skip(f"no small disk can be made here: {made.stderr.strip()}")
     yield folder
@@ -72,9 +74,7 @@ def complaint(pool: Pool, member: Member) -> str:
     return "".join(line for line in [*notes, *member.words().splitlines()] if "space" in line or "full" in line)
 
 
-def test_a_disk_that_logs_fill_up_costs_no_token(
-    pool: Pool, fleet: Fleet, history: History, small_disk: Path
-) -> None:
+def test_a_disk_that_logs_fill_up_costs_no_token(pool: Pool, fleet: Fleet, history: History, small_disk: Path) -> None:
     # Given tokens whose logs fill the disk of a worker while they run, together not one by one
     ids = pool.push(history.tokens(8, seconds=0.5, long_each=1))
     small = fleet.start(workdir=small_disk, slots=4)

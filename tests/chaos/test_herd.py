@@ -37,24 +37,27 @@ class Herd:
         # Real servers do not count: a proxy does, and it is between the workers and any server alike.
         self.proxy = stack.enter_context(TcpProxy(server.url)) if pool_url.startswith("couchdb") else None
         url = self.proxy.pool_url(pool_url) if self.proxy else pool_url
-        command = [sys.executable, str(HERD), url, str(WORKERS // PROCESSES), str(LEASE)]
         folder.mkdir()
         self.told = folder / "herd.err"
-        self.processes = []
-        with self.told.open("wb") as errors:
-            for number in range(PROCESSES):
-                self.processes.append(
-                    stack.enter_context(
-                        subprocess.Popen(
-                            [*command, str(folder / f"herd{number}")], env=child_environment(), stdin=subprocess.PIPE,
-                            stdout=subprocess.PIPE, stderr=errors, text=True,
-                        )  # fmt: skip
-                    )
-                )
-                stack.callback(self.processes[-1].kill)
+        self.processes = [self._start(url, folder / f"herd{number}", stack) for number in range(PROCESSES)]
         for process in self.processes:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n", self.told.read_text()[-2000:]
+
+    def _start(self, url: str, folder: Path, stack: ExitStack) -> subprocess.Popen[str]:
+        command = [sys.executable, str(HERD), url, str(WORKERS // PROCESSES), str(LEASE), str(folder)]
+        with self.told.open("ab") as errors:
+            process = subprocess.Popen(
+                command,
+                env=child_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        return process
 
     @property
     def requests(self) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from figures import Figures
 from fleet import Fleet, Member
 from history import History, uptime
-from scale import PATIENCE, Scale
-from waits import all_ended, wait_for
+from scale import Scale
+from waits import all_ended, runs_started, wait_for
 
 from tokenpool.pool import Pool
 
@@ -33,11 +33,12 @@ def test_workers_killed_at_random(
     # When one of them is killed in mid-task again and again, and another takes its place
     for number in range(scale.kills):
         started = 0.8 * scale.tokens * (number + 1) / scale.kills
-        wait_for(lambda enough=started: len(history.runs()) >= enough and busy(), f"the {number + 1}th kill", 3 * PATIENCE)
+        runs_started(history, int(started), scale.patience)
+        wait_for(busy, "somebody works")
         victim = dice.choice(busy() or [member for member in fleet.living if member is not spared])
         fleet.kill(victim)
         fleet.again(victim)
-    all_ended(pool, scale.tokens, 3 * PATIENCE)
+    all_ended(pool, scale.tokens, scale.patience)
     # Then every token is done once, whatever was lost ran again by itself, and soon
     fleet.nobody_left()
     fleet.leave()

@@ -14,9 +14,8 @@ from fleet import Fleet
 from history import History
 from scale import LEASE, PATIENCE, Scale
 from tcp_proxy import FAULTS, HANG, TcpProxy
-from waits import all_ended, two_leases, wait_for, worker_docs
+from waits import all_ended, renewed, two_leases, wait_for, worker_docs
 
-from tokenpool.backends.base import Json
 from tokenpool.pool import Pool
 
 Judge = Callable[..., Figures]
@@ -41,17 +40,20 @@ def test_a_fifth_of_all_requests_fails(
         proxy.share = SHARE
         fleet.start(4, url=far, lease=f"{LONG_LEASE:g}s")
         ids = pool.push(history.tokens(scale.tokens))
-        all_ended(pool, len(ids), 4 * PATIENCE)
+        began = time.monotonic()
+        all_ended(pool, len(ids), scale.patience)
         # When they work until a thousand requests have been sent
-        while proxy.requests < LEAST_REQUESTS:
+        while proxy.requests < LEAST_REQUESTS or time.monotonic() - began < scale.seconds:
             ids += pool.push(history.tokens(50, name=f"r{len(ids):05}-"))
-            all_ended(pool, len(ids), 4 * PATIENCE)
+            all_ended(pool, len(ids), scale.patience)
         # Then every token is done, and none ran twice: no claim was orphaned, no answer cost a result
         proxy.share = 0.0
         fleet.nobody_left()
         fleet.leave()
         met = sum(proxy.met.values())
-        figures = judge(fleet, pool, ids, notes=f"{met} of {proxy.requests} requests met {len(proxy.met)} kinds of faults")
+        figures = judge(
+            fleet, pool, ids, notes=f"{met} of {proxy.requests} requests met {len(proxy.met)} kinds of faults"
+        )
         assert pool.counts()["done"] == len(ids)
         assert set(proxy.met) == set(FAULTS)
         assert met >= 0.8 * SHARE * LEAST_REQUESTS
@@ -76,7 +78,7 @@ def test_an_outage_that_ends_for_one_worker_first(
                 time.sleep(1.5 * lease)
             before = worker_docs(pool)
             # When the second one is back first: what it saw of the other before the outage does not count
-            wait_for(lambda: _renewed(before, worker_docs(pool)) >= 1, "the second one renews its lease")
+            wait_for(lambda: renewed(before, worker_docs(pool)), "the second one renews its lease")
         # Then the other, who is back within a lease of that, has lost nothing
         two_leases(pool)
         assert len(history.runs()) == 4
@@ -86,11 +88,6 @@ def test_an_outage_that_ends_for_one_worker_first(
         fleet.leave()
         figures = judge(fleet, pool, [*ids, *more])
         assert figures.reruns == 0
-
-
-def _renewed(before: dict[str, Json], now: dict[str, Json]) -> int:
-    """Return how many workers have renewed their leases since."""
-    return sum(doc["renewals"] > before[name]["renewals"] for name, doc in now.items() if name in before)
 
 
 # --- a claim that arrives when nobody waits for it any more --------------------------------------------------------------

@@ -15,8 +15,8 @@ from history import PICAS, History
 from picas_venv import picas_python
 from pilots import Pilots
 from processes import alive
-from scale import LEASE, PATIENCE, Scale
-from waits import all_ended, two_leases, wait_for
+from scale import LEASE, Scale
+from waits import all_ended, runs_started, two_leases, wait_for
 
 from tokenpool.pool import Pool
 
@@ -56,11 +56,11 @@ def test_a_mixed_fleet_with_kills(
     # When ours are killed again and again
     for number in range(kills):
         started = 0.7 * count * (number + 1) / kills
-        wait_for(lambda enough=started: len(history.runs()) >= enough, f"the {number + 1}th kill", 2 * PATIENCE)
+        runs_started(history, int(started), scale.patience)
         victim = dice.choice([member for member in fleet.living if member is not spared])
         fleet.kill(victim)
         fleet.again(victim)
-    all_ended(pool, count, 2 * PATIENCE)
+    all_ended(pool, count, scale.patience)
     # Then all are done, each as it was pushed, with the logs of whoever ran it, and only picas ever ran one twice
     pilots.end()
     fleet.nobody_left()
@@ -133,7 +133,9 @@ def test_a_pilot_that_overwrites_a_lock(
     wait_for(lambda: history.runs(), "ours runs it")
     (ours,) = history.runs()
     second = pool.get(token)["lock"]
-    wait_for(lambda: pool.backend.now() > second + 1, "a second passes: a lock of the same second and host is the same lock")
+    wait_for(
+        lambda: pool.backend.now() > second + 1, "a second passes: a lock of the same second and host is the same lock"
+    )
     # When the pilot goes on: it takes the token without a look at its lock
     go.touch()
     wait_for(lambda: len(history.runs()) == 2, "the pilot runs it too")
@@ -155,4 +157,3 @@ def test_a_pilot_that_overwrites_a_lock(
     doc = pool.get(token)
     assert (doc.state, doc["output"]) == ("done", {"by": "picas"})
     assert pool.attachment(token, f"logs_{token}.out") == history.log(token, PICAS, "out")
-

@@ -12,9 +12,9 @@ from couch_server import Unavailable
 from figures import Figures
 from fleet import Fleet
 from history import History
-from scale import LEASE, PATIENCE, Scale
+from scale import LEASE, Scale
 from server import KeptServer
-from waits import all_ended, two_leases, wait_for
+from waits import all_ended, runs_ended, two_leases, wait_for
 
 from tokenpool.pool import Pool
 
@@ -52,11 +52,11 @@ def test_a_server_killed_at_random(
     # When the server is killed again and again, at any moment, and is back after up to a lease
     for number in range(restarts):
         ended = 0.9 * scale.tokens * number / restarts
-        wait_for(lambda enough=ended: history.ended() >= enough, f"work before the {number + 1}th restart", 3 * PATIENCE)
+        runs_ended(history, int(ended), scale.patience)
         server.kill()
         time.sleep(dice.uniform(0, LEASE))
         server.start()
-    all_ended(pool, scale.tokens, 3 * PATIENCE)
+    all_ended(pool, scale.tokens, scale.patience)
     # Then no worker has left, and nothing ran twice: only the server was harmed
     fleet.nobody_left()
     fleet.leave()
@@ -90,4 +90,3 @@ def test_away_for_three_leases(
     fleet.leave()
     figures = judge(fleet, pool, [*short, *long])
     assert (pool.counts()["done"], figures.reruns) == (8, 0)
-

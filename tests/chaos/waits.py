@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from history import History
 from processes import alive
 from scale import PATIENCE
 
@@ -32,20 +33,37 @@ def all_ended(pool: Pool, count: int, seconds: float = PATIENCE) -> float:
     return time.monotonic() - began
 
 
+def runs_started(history: History, count: int, seconds: float = PATIENCE) -> float:
+    """Wait until so many runs have started."""
+    return wait_for(lambda: len(history.runs()) >= count, f"{count} runs have started", seconds)
+
+
+def runs_ended(history: History, count: int, seconds: float = PATIENCE) -> float:
+    """Wait until so many runs came to their end."""
+    return wait_for(lambda: history.ended() >= count, f"{count} runs have ended", seconds)
+
+
 def worker_docs(pool: Pool) -> dict[str, Json]:
     """Return the documents of all workers by their names."""
-    rows = pool.backend.view(ALL_DOCS, "", {"startkey": "worker_", "endkey": "worker_\uffff", "include_docs": True}).rows
+    rows = pool.backend.view(
+        ALL_DOCS, "", {"startkey": "worker_", "endkey": "worker_\uffff", "include_docs": True}
+    ).rows
     return {str(row.id): row.doc for row in rows if row.doc is not None}
+
+
+def renewed(before: Mapping[str, Json], now: Mapping[str, Json]) -> bool:
+    """Tell whether a worker has renewed its lease since."""
+    return any(doc["renewals"] > before[name]["renewals"] for name, doc in now.items() if name in before)
 
 
 def two_leases(pool: Pool) -> None:
     """Wait until every worker has renewed its lease for two leases: a janitor that wanted to reap one has done it."""
     before = {name: doc["renewals"] for name, doc in worker_docs(pool).items()}
 
-    def renewed() -> bool:
+    def all_renewed() -> bool:
         return all(doc["renewals"] >= before.get(name, 0) + 7 for name, doc in worker_docs(pool).items())
 
-    wait_for(renewed, "all leases are renewed for two leases")
+    wait_for(all_renewed, "all leases are renewed for two leases")
 
 
 def parent_of(pid: int) -> int:

@@ -127,6 +127,15 @@ def test_a_limit_takes_one_request_more_only_where_it_matters(pool: Backend, ask
     assert usual <= 2
 
 
+def test_a_batch_without_room_is_not_looked_through(pool: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given far more tokens of a batch with room for one than a look goes through, before another's
+    monkeypatch.setattr("tokenpool.backends.couchdb_queue.SEARCH", 50)
+    saved(pool, *tokens(200, "a", batch="a", priority=9), *tokens(5, "b", batch="b"), batch("a", max_running=1))
+    # Then the others are offered all the same
+    for start in (None, 0.5):
+        assert sorted(doc["batch"] for doc in offered(pool, limit=10, start=start)) == ["a", *["b"] * 5]
+
+
 def test_workers_that_race_for_a_short_queue_look_once(pool: Backend, asked: Asked) -> None:
     saved(pool, *tokens(20))
     asked.since()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import threading
@@ -9,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from scripted_server import Request, Scripted, answer, cut, scripted_server
+from scripted_server import Request, Scripted, answer, cut, over_tls, scripted_server
 
 from tokenpool.backends import longpoll
 from tokenpool.backends.base import Heard
@@ -119,12 +121,22 @@ def test_a_server_that_answers_for_nothing_is_not_hurried(
 
 
 def test_the_time_passes_although_the_server_gives_signs_of_life(server: Scripted, pool: CouchDBBackend) -> None:
-    # Given a server that began to answer and breathes, and one that does not even begin
+    # Given a server that begins to answer and breathes, and one that does not even begin
     begin, end = threading.Event(), threading.Event()
-    server.script = [holding(begin, end, b'{"results":[\n', b"\n", b"\n"), holding(begin, end)]
+
+    def breathe(request: Request) -> None:
+        request.send_response_only(200)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        with contextlib.suppress(OSError):
+            while not end.wait(0.05):
+                request.wfile.write(b"1\r\n\n\r\n")
+                request.wfile.flush()
+
+    server.script = [breathe, holding(begin, end)]
     # Then both are left after the time, with the marker that one had
     for _ in range(2):
-        assert pool.listen(["bell"], "1-a", 0.2) == Heard(frozenset(), "1-a")
+        assert pool.listen(["bell"], "1-a", 0.3) == Heard(frozenset(), "1-a")
     assert len(server.seen) == 2
     end.set()
 
@@ -133,7 +145,7 @@ def test_a_line_that_died_is_noticed(server: Scripted, pool: CouchDBBackend, mon
     # Given a server that is silent for longer than its signs of life may take
     begin, end = threading.Event(), threading.Event()
     monkeypatch.setattr(longpoll, "SILENCE", 0.1)
-    server.script = [holding(begin, end), holding(begin, end, b"\n"), changes("bell")]
+    server.script = [*[holding(begin, end), holding(begin, end, b"\n")] * 2, changes("bell")]
     # Then it is asked anew
     assert pool.listen(["bell"], "1-a", LONG).changed == {"bell"}
     end.set()
@@ -213,6 +225,21 @@ def test_closing_ends_a_question_that_is_held(
         # When the pool is closed elsewhere
         pool.close()
         # Then the thread is told, although the server still holds it
+        with pytest.raises(TokenpoolError, match="closed"):
+            wait.result(LONG / 2)
+    end.set()
+
+
+@pytest.mark.parametrize("pieces", [(), (b'{"results":[\n', b"\n")], ids=["silent", "begun"])
+def test_closing_ends_a_question_over_tls(server: Scripted, tmp_path: Path, pieces: tuple[bytes, ...]) -> None:
+    over_tls(server, tmp_path)
+    begin, end = threading.Event(), threading.Event()
+    server.script = [answer(200), holding(begin, end, *pieces)]
+    pool = CouchDBBackend(f"couchdb+{server.url}/db?cafile={tmp_path}/ca.pem")
+    with ThreadPoolExecutor(1) as threads:
+        wait = threads.submit(pool.listen, ["bell"], "1-a", LONG)
+        assert begin.wait(LONG)
+        pool.close()
         with pytest.raises(TokenpoolError, match="closed"):
             wait.result(LONG / 2)
     end.set()

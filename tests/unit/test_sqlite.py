@@ -332,6 +332,17 @@ def test_a_claim_reads_an_index_only(pool: SQLiteBackend) -> None:
     assert not [plan for plan in tables if "TEMP B-TREE" in plan or ("SCAN" in plan and "INDEX" not in plan)]
 
 
+def test_a_batch_without_room_is_not_looked_through(pool: SQLiteBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given far more tokens of a batch with room for one than a look goes through, before another's
+    monkeypatch.setattr("tokenpool.backends.sqlite_queue.SEARCH", 50)
+    urgent = [{**doc, "_id": f"a{number}"} for number, doc in enumerate(tokens(200, batch="a", priority=9))]
+    pool.put_many([*urgent, *tokens(5, batch="b"), {"_id": "batch_a", "type": "batch", "max_running": 1}])
+    # Then the others are offered all the same
+    for start in (None, 0.5):
+        found = pool.candidates(Want(), 10, start).tokens
+        assert sorted(doc["batch"] for doc in found) == ["a", *["b"] * 5]
+
+
 def test_an_ordinary_token_pays_nothing_for_those_that_wait(pool: SQLiteBackend) -> None:
     # Given every statement that writes
     written: list[str] = []

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import socket
-import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_server import Request, Scripted, answer, cut, scripted_server
+from scripted_server import Request, Scripted, answer, cut, over_tls, scripted_server
 from urllib3.exceptions import InsecureRequestWarning, NewConnectionError
 
 from tokenpool.backends import transport as transport_module
@@ -321,20 +317,7 @@ def test_a_proxy_that_is_away_is_a_server_away(monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def tls_server(server: Scripted, tmp_path: Path) -> Scripted:
     """The same server over TLS, with a certificate of its own making beside it: ca.pem."""
-    if shutil.which("openssl") is None:
-        if os.environ.get("TOKENPOOL_REQUIRE_ALL") == "1":
-            pytest.fail("openssl is not installed", pytrace=False)
-        pytest.skip("openssl is not installed")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "ca.pem"],
-        cwd=tmp_path, check=True, capture_output=True,
-    )  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "key.pem")
-    # The handshake belongs to the connection's own thread, or a client that refuses us would hold up the others.
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    server.url = server.url.replace("http:", "https:")
+    over_tls(server, tmp_path)
     return server
 
 

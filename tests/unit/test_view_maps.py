@@ -35,22 +35,42 @@ SMALL = st.one_of(
     st.sampled_from(ODD),
 )  # fmt: skip
 TEXT = st.sampled_from(["p", "q", "p", "__proto__", "constructor", "$p", ""])
-LEASES = st.one_of(
-    SMALL, st.fixed_dictionaries({}, optional={"worker": SMALL, "lock": SMALL, "hostname": SMALL, "claim": SMALL})
-)
-ENTRIES = st.one_of(SMALL, st.fixed_dictionaries({}, optional={"failure_class": SMALL}))
-FIELDS = {
-    "lock": st.one_of(st.sampled_from([0, -1, 5, 5, 99]), SMALL), "done": st.one_of(st.sampled_from([0, 0, 99]), SMALL),
-    "hostname": SMALL, "exit_code": SMALL, "lease": LEASES, "type": st.sampled_from(["token", "token", ["token"], None, "batch"]),
-    "not_before": SMALL, "depends_on": st.one_of(SMALL, st.lists(st.one_of(TEXT, SMALL), max_size=4)),
-    "attempts": st.one_of(SMALL, st.lists(ENTRIES, max_size=3)),
-}  # fmt: skip
+LOCKS = st.one_of(st.sampled_from([5, 5, 5, "5", [5], True, 1, 99]), SMALL)
+HOSTS = st.one_of(st.sampled_from(["n1", "n1", None, 0, False, ""]), SMALL)
+WORKERS = st.one_of(st.sampled_from(["worker_1", "", 1]), SMALL)
+LEASES = st.one_of(st.fixed_dictionaries({"worker": WORKERS, "lock": LOCKS}, optional={"hostname": HOSTS}), SMALL)
+TYPES = st.sampled_from(["token", "token", "token", ["token"], None, "batch"])
 
 
 @settings(max_examples=1500, deadline=None)
-@given(fields=st.fixed_dictionaries({}, optional=FIELDS))
-def test_holders_and_waits_are_what_the_views_say(views: Views, fields: dict[str, Any]) -> None:
-    check(views, {"_id": "t", "type": "token", **fields})
+@given(
+    fields=st.fixed_dictionaries(
+        {"lock": LOCKS, "lease": LEASES, "type": TYPES},
+        optional={"hostname": HOSTS, "done": st.sampled_from([0, "0", 5])},
+    )
+)
+def test_holders_are_what_the_view_says(views: Views, fields: dict[str, Any]) -> None:
+    check(views, {"_id": "t", "done": 0, **fields})
+
+
+ENTRIES = st.one_of(st.just({"failure_class": "dependency"}), SMALL, st.fixed_dictionaries({"failure_class": SMALL}))
+ATTEMPTS = st.one_of(st.lists(ENTRIES, max_size=3), SMALL)
+PARENTS = st.one_of(st.lists(st.one_of(TEXT, SMALL), max_size=4), SMALL)
+STATES = st.sampled_from([
+    {"lock": -1, "done": 0}, {"lock": "-1", "done": "0"}, {"lock": 99, "done": 99, "exit_code": 99}, {"lock": 5, "done": True, "exit_code": ""},
+    {"lock": 5, "done": 5, "exit_code": "0x0"}, {"lock": 0, "done": 0}, {"lock": -1}, {"done": 0}, {"lock": -1, "done": 5, "exit_code": 1},
+])  # fmt: skip
+
+
+@settings(max_examples=1500, deadline=None)
+@given(
+    state=STATES,
+    fields=st.fixed_dictionaries(
+        {"type": TYPES}, optional={"not_before": SMALL, "depends_on": PARENTS, "attempts": ATTEMPTS}
+    ),
+)
+def test_waits_are_what_the_view_says(views: Views, state: dict[str, Any], fields: dict[str, Any]) -> None:
+    check(views, {"_id": "t", **state, **fields})
 
 
 def test_usual_documents_are_seen_at_all(views: Views) -> None:

@@ -50,7 +50,10 @@ def worker_options(function: Function) -> Function:
         ),
         click.option("--cleanup", type=click.Choice(CLEANUPS), help="When an attempt's folder is removed (success)."),
         click.option(
-            "--lease", type=DURATION, metavar="TIME", help="Tokens of a worker that is not seen for so long come back (2m)."
+            "--lease",
+            type=DURATION,
+            metavar="TIME",
+            help="Tokens of a worker that is not seen for so long come back (2m).",
         ),
         click.option(
             "--spool",
@@ -58,7 +61,9 @@ def worker_options(function: Function) -> Function:
             metavar="DIR",
             help="Keep finished tokens there while the server is away.",
         ),
-        click.option("--prefetch", type=click.IntRange(0), metavar="N", help="Claim N tokens more than slots are free (0)."),
+        click.option(
+            "--prefetch", type=click.IntRange(0), metavar="N", help="Claim N tokens more than slots are free (0)."
+        ),
     )(function)
 
 
@@ -89,7 +94,10 @@ def worker_options(function: Function) -> Function:
 )
 @click.option("--on-idle", metavar="CMD", help="With --idle-timeout: run this before leaving.")
 @click.option(
-    "--max-fast-failures", type=click.IntRange(1), metavar="N", help="Claim no more after N failures in a row, each within 5s."
+    "--max-fast-failures",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Claim no more after N failures in a row, each within 5s.",
 )
 @click.option("--check", metavar="CMD", help="Then run this; claim again when it succeeds.")
 @click.option(
@@ -138,7 +146,9 @@ def _report(session: Session, summary: Summary) -> None:
     rest = "".join(f", {getattr(summary, name)} {name}" for name in others if getattr(summary, name))
     say(f"left: {summary.done} done, {summary.failed} failed{rest}")
     if summary.spool:
-        warn(f"finished tokens wait in {summary.spool}; the next worker here delivers them, or: tokenpool spool deliver")
+        warn(
+            f"finished tokens wait in {summary.spool}; the next worker here delivers them, or: tokenpool spool deliver"
+        )
 
 
 # --- shared with run -----------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ class Places:
     inherited: Mapping[str, str]
     ram_gb: float = 0.0
     oom: bool = False
+    #: The folder stands under its token's name, to be looked at.
+    kept: bool = False
 
     @property
     def stdout(self) -> str:

@@ -114,6 +114,20 @@ class TokenTests(Parts):
         for start in (0.0, 0.25, 0.5, 0.999):
             assert sorted(ids(offered(pool, Want(), 100, start=start))) == ids(tokens(20))
 
+    @pytest.mark.parametrize("limit", [50, 500])
+    def test_a_start_mixes_what_is_equal(self, pool: Backend, limit: int) -> None:
+        # Given two priorities of many tokens each
+        saved(pool, *tokens(100, "urgent", priority=1), *tokens(100, "slow"))
+        # When two workers begin at the same place, then they are offered the same, in different orders
+        first, second = (ids(offered(pool, limit=limit, start=0.4)) for _ in range(2))
+        assert sorted(first) == sorted(second)
+        assert first != second
+        # And what is urgent still comes first
+        urgent = min(100, limit)
+        assert set(first[:urgent]) <= set(ids(tokens(100, "urgent")))
+        # Without a place the order is that of the queue
+        assert ids(offered(pool, limit=limit)) == ids(offered(pool, limit=limit))
+
     def test_only_wanted_batches(self, pool: Backend) -> None:
         # Given tokens of three batches, and of none
         for batch in ("a", "b", "c"):
