@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from couch_server import Couch, CouchServer, RawCouch, Unavailable, raw_couch
 
@@ -17,6 +18,12 @@ from couch_server import Couch, CouchServer, RawCouch, Unavailable, raw_couch
 GIVEN = {"real_couchdb": "TOKENPOOL_TEST_COUCHDB", "control_group": "TOKENPOOL_TEST_CGROUP"}
 KEPT = {*GIVEN.values(), "TOKENPOOL_REQUIRE_ALL"}
 PROXIES = {"http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"}
+
+# A busy machine is no fault of a test.
+hypothesis.settings.register_profile(
+    "tokenpool", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tokenpool")
 
 MISSING = pytest.StashKey[str]()
 LEFT_OUT = pytest.StashKey[dict[str, int]]()

@@ -109,7 +109,8 @@ def _expect_batch(backend: Backend, name: str) -> None:
     known = {batch for _, batch in backend.counts()} | set(batch_rules(backend))
     if name not in known:
         close = difflib.get_close_matches(name, known - {""}, 1)
-        hint = f"did you mean {close[0]!r}?" if close else "to make it before its tokens: tokenpool batch set --create"
+        make = f"to make it before its tokens: tokenpool batch set {name} --create"
+        hint = f"did you mean {close[0]!r}?" if close else make
         raise NotFound(f"there is no batch {name!r} in {backend.url}", hint)
 
 

@@ -133,8 +133,8 @@ def _checked(name: str, setting: Setting) -> Any:
         raise BadInput(
             f"{name} = {setting.value!r} (from {setting.origin}) is not a number of 0 or more", f"for example {default}"
         ) from None
-    if name == "lease" and value <= 0:
-        raise BadInput(f"lease = {setting.value!r} (from {setting.origin}) is no time", "for example 120, in seconds")
+    if name == "lease" and value < 1:
+        raise BadInput(f"a lease of {value:g} s (from {setting.origin}) is too short", "1 s or more, for example 2m")
     if name == "cleanup" and value not in CLEANUPS:
         raise BadInput(f"cleanup = {value!r} (from {setting.origin}) is unknown", f"one of {', '.join(CLEANUPS)}")
     return value

@@ -19,8 +19,6 @@ from .steering import WorkerInfo, number_of, worker_info
 PARENTS = 10
 #: Later times than this, in seconds since 1970, are no times.
 YEAR_9999 = 253_370_000_000
-#: A child that is retried alone is closed again: its parent has still failed.
-RETRY_PARENT = "retry the parent: its children wait again then"
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def _ended(backend: Backend, doc: Json) -> Iterator[Reason]:
         return
     failure = last.get("failure_class")
     if failure == "dependency":
-        yield Reason("parent_failed", _message(doc) or "a token that it depends on failed", RETRY_PARENT)
+        yield Reason("parent_failed", _message(doc) or "a token that it depends on failed", _retry_parent(doc))
         yield from _parents(backend, doc)
         return
     if doc.get("cancel"):
@@ -222,3 +220,9 @@ def _moment(value: Any, least: float = transitions.PICAS_ERROR) -> float | None:
     """Return a time in seconds since 1970; picas' 99 is none."""
     moment: float | None = number_of(value, None)
     return moment if moment is not None and least < moment < YEAR_9999 else None
+
+
+def _retry_parent(doc: Json) -> str:
+    """A child that is retried alone is closed again, as its parent has still failed."""
+    parents = [each for each in doc.get("depends_on") or () if isinstance(each, str)]
+    return f"tokenpool retry {parents[0]}" if len(parents) == 1 else "retry the parent: its children wait again then"

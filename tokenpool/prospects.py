@@ -85,7 +85,7 @@ def _notes(found: Sequence[WorkerInfo]) -> Iterator[Reason]:
 def _alive(doc: Json, found: Sequence[WorkerInfo], now: float) -> tuple[list[WorkerInfo], Reason]:
     silent = [worker for worker in found if not worker.alive]
     told = f"; {_count(silent, 'worker')} did not renew the lease for long" if silent else ""
-    hint = "start one: tokenpool work (one that has never found work shows itself only then)"
+    hint = "start one: tokenpool work (one that found nothing to do yet shows itself after a second)"
     return [worker for worker in found if worker.alive], Reason("no_worker", f"no live worker is known{told}", hint)
 
 
@@ -118,7 +118,7 @@ def _large_enough(doc: Json, found: Sequence[WorkerInfo], now: float) -> tuple[l
     most = Resources(**{name: max(getattr(each, name) for each in have.values()) for name in AMOUNTS})
     short = lacking(most, want)
     text = f"no worker is large enough: it asks for {short}" if short else "no single worker has all that it asks for"
-    return left, Reason("too_big", text, f"start a larger worker, or: tokenpool edit {doc['_id']} resources.NAME=LESS")
+    return left, Reason("too_big", text, f"start a larger worker, or: tokenpool edit {doc['_id']} cpu_cores=1 ram_gb=1")
 
 
 def _has(worker: WorkerInfo) -> Resources:

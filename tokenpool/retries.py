@@ -91,7 +91,7 @@ def lose(doc: Json) -> Json:
         "claim": str(held.get("claim", "")),
         "worker": str(held.get("worker", "")),
         "hostname": doc.get("hostname", ""),
-        "start_time": None,
+        "start_time": timestamp(doc["lock"]) if _number(doc.get("lock")) > transitions.PICAS_ERROR else None,
         "end_time": timestamp(),
         "exit_code": None,
         "failure_class": "lost",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
 from .errors import BadInput
@@ -137,5 +138,8 @@ def _add(found: dict[str, Any], word: str) -> bool:
     elif not word:
         raise BadInput("an empty word chooses no tokens", _HINT)
     else:
+        close = get_close_matches(name, ("state", "batch", "host", "tag"), 1) if colon else []
+        if close:
+            raise BadInput(f"there is no condition {name!r}", f"did you mean {close[0]}:{value}?")
         found["ids"].append(word)
     return False

@@ -150,7 +150,11 @@ def remove(folder: Path) -> None:
 
 def kept(folder: Path) -> list[Path]:
     """Return the files of a folder that hold an outcome."""
-    return sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:  # its worker left it empty, or another one took it over, just now
+        return []
+    return sorted(folder / name for name in names if name.endswith(".json") and not name.startswith("."))
 
 
 def oldest_first(paths: Iterable[Path]) -> list[Path]:

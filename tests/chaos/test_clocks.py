@@ -17,7 +17,7 @@ from fleet import Fleet
 from history import History, uptime
 from picas_scripts import child_environment
 from scale import LEASE, PATIENCE, Scale
-from waits import all_ended, renewed, runs_started, two_leases, wait_for, worker_docs
+from waits import all_ended, leases, renewed, runs_started, wait_for, worker_docs
 
 from tokenpool.pool import Pool
 
@@ -57,7 +57,7 @@ def test_wrong_clocks_reap_nobody_and_forget_nobody(
     # When one with the right time looks at them for two leases
     fleet.start(slots=8)
     wait_for(lambda: len(worker_docs(pool)) == 3, "all have a lease")
-    two_leases(pool)
+    leases(pool)
     # Then nothing was taken from them
     assert len(history.runs()) == len(ids)
     # And when they die, all that they had comes back in time; they would have noticed too
@@ -94,19 +94,19 @@ def test_wrong_clocks_bring_back_what_others_had(
 def test_a_machine_that_slept(pool: Pool, fleet: Fleet, history: History, judge: Judge) -> None:
     # Given two workers on a machine that is put to sleep for longer than their leases
     ids = pool.push(history.tokens(4, gate="go", long_each=0))
-    workers = [fleet.start(lease=f"{2 * LEASE:g}s") for _ in range(2)]
+    workers = [fleet.start() for _ in range(2)]
     wait_for(lambda: len(history.runs()) == 4, "all tokens run")
-    two_leases(pool)
+    leases(pool, 1)
     for worker in workers:
         os.kill(worker.pid, signal.SIGSTOP)
-    time.sleep(3 * LEASE)
+    time.sleep(2 * LEASE)
     # When one of them wakes up first, and has time to look at the other
     before = worker_docs(pool)
     os.kill(workers[0].pid, signal.SIGCONT)
     wait_for(lambda: renewed(before, worker_docs(pool)), "the first one renews its lease")
     os.kill(workers[1].pid, signal.SIGCONT)
     # Then it takes nothing from it: it was asleep as well
-    two_leases(pool)
+    leases(pool)
     assert len(history.runs()) == 4
     history.open_gate("go")
     all_ended(pool, 4)

@@ -14,7 +14,7 @@ from fleet import Fleet
 from history import History
 from scale import LEASE, PATIENCE, Scale
 from tcp_proxy import FAULTS, HANG, TcpProxy
-from waits import all_ended, renewed, two_leases, wait_for, worker_docs
+from waits import all_ended, leases, renewed, wait_for, worker_docs
 
 from tokenpool.pool import Pool
 
@@ -64,23 +64,22 @@ def test_an_outage_that_ends_for_one_worker_first(
     pool: Pool, fleet: Fleet, history: History, judge: Judge, couch_server: Couch
 ) -> None:
     # Given two workers that both cannot reach the server for longer than their leases, without a word of refusal
-    lease = 2 * LEASE
     with TcpProxy(couch_server.url) as first, TcpProxy(couch_server.url) as second:
         ids = pool.push(history.tokens(2, gate="go", long_each=0))
-        fleet.start(url=first.pool_url(fleet.url), slots=2, lease=f"{lease:g}s")
+        fleet.start(url=first.pool_url(fleet.url), slots=2)
         wait_for(lambda: len(history.runs()) == 2, "the first one runs both")
-        fleet.start(url=second.pool_url(fleet.url), slots=2, lease=f"{lease:g}s")
+        fleet.start(url=second.pool_url(fleet.url), slots=2)
         more = pool.push(history.tokens(2, name="more", gate="go", long_each=0))
         wait_for(lambda: len(history.runs()) == 4, "the second one runs the others")
-        two_leases(pool)  # each has seen the other for a while
+        leases(pool, 1)  # each has seen the other for a while
         with first.partition(HANG):
             with second.partition(HANG):
-                time.sleep(1.5 * lease)
+                time.sleep(2 * LEASE)
             before = worker_docs(pool)
             # When the second one is back first: what it saw of the other before the outage does not count
             wait_for(lambda: renewed(before, worker_docs(pool)), "the second one renews its lease")
         # Then the other, who is back within a lease of that, has lost nothing
-        two_leases(pool)
+        leases(pool)
         assert len(history.runs()) == 4
         history.open_gate("go")
         all_ended(pool, 4)

@@ -16,7 +16,7 @@ from picas_venv import picas_python
 from pilots import Pilots
 from processes import alive
 from scale import LEASE, Scale
-from waits import all_ended, runs_started, two_leases, wait_for
+from waits import all_ended, leases, runs_started, wait_for
 
 from tokenpool.pool import Pool
 
@@ -90,7 +90,7 @@ def test_what_picas_holds_is_never_reaped(
     fleet.start(2, slots=4)
     more = pool.push(history.tokens(4, name="more", gate="go", long_each=0))
     wait_for(lambda: len(history.runs()) == 6, "ours run the others")
-    two_leases(pool)
+    leases(pool)
     # Then what picas holds is as it was, to the byte
     assert [dict(pool.get(each).doc) for each in ids] == held
     history.open_gate("go")
@@ -145,7 +145,7 @@ def test_a_pilot_that_overwrites_a_lock(
     fleet.start()
     more = pool.push(history.tokens(2, name="more", gate="go", long_each=0))
     wait_for(lambda: len(history.runs()) == 4, "ours run others")
-    two_leases(pool)
+    leases(pool)
     assert dict(pool.get(token).doc) == held
     # And the outcome is that of picas
     history.open_gate("go")

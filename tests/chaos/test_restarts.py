@@ -14,7 +14,7 @@ from fleet import Fleet
 from history import History
 from scale import LEASE, Scale
 from server import KeptServer
-from waits import all_ended, runs_ended, two_leases, wait_for
+from waits import all_ended, leases, runs_ended, wait_for
 
 from tokenpool.pool import Pool
 
@@ -82,7 +82,7 @@ def test_away_for_three_leases(
     server.start() if how == "killed" else server.thaw()
     # Then what ended meanwhile is delivered, and nobody was reaped: the others still run, for the first time
     all_ended(pool, 4)
-    two_leases(pool)
+    leases(pool)
     assert len(history.runs()) == 8
     history.open_gate("go")
     all_ended(pool, 8)

@@ -56,14 +56,14 @@ def renewed(before: Mapping[str, Json], now: Mapping[str, Json]) -> bool:
     return any(doc["renewals"] > before[name]["renewals"] for name, doc in now.items() if name in before)
 
 
-def two_leases(pool: Pool) -> None:
+def leases(pool: Pool, count: int = 2) -> None:
     """Wait until every worker has renewed its lease for two leases: a janitor that wanted to reap one has done it."""
     before = {name: doc["renewals"] for name, doc in worker_docs(pool).items()}
 
     def all_renewed() -> bool:
-        return all(doc["renewals"] >= before.get(name, 0) + 7 for name, doc in worker_docs(pool).items())
+        return all(doc["renewals"] >= before.get(name, 0) + 3 * count + 1 for name, doc in worker_docs(pool).items())
 
-    wait_for(all_renewed, "all leases are renewed for two leases")
+    wait_for(all_renewed, f"all leases are renewed for {count} leases")
 
 
 def parent_of(pid: int) -> int:

@@ -74,5 +74,7 @@ def _run(doc: Json, pool: Pool, root: Path, command: list[str] | None) -> Result
     with Supervisor() as supervisor, Limits("exec") as limits:
         places = prepare(doc, Context(pool.backend, supervisor, Bays(str(root)), limits))
         if command is not None:
-            return CommandRunner().run({"command": command}, places, Foreground())
+            # One word with spaces is a shell line, as for `push`.
+            line = command[0] if len(command) == 1 and " " in command[0] else command
+            return CommandRunner().run({"command": line}, places, Foreground())
         return runner_for(doc).run(doc, places, Foreground())

@@ -133,7 +133,7 @@ def show(session: Session, token_id: str) -> None:
 
 def _readable(name: str, value: Any) -> str:
     # 99 is picas' mark of an error, not a time.
-    if name in ("lock", "done") and isinstance(value, (int, float)) and 99 < value < YEAR_9999:
+    if name in ("lock", "done", "not_before") and isinstance(value, (int, float)) and 99 < value < YEAR_9999:
         return f"{value} ({datetime.fromtimestamp(value).astimezone().isoformat()})"
     return one_line(value)
 

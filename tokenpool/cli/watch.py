@@ -181,22 +181,27 @@ def _workers(look: Look, rows: int) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    lines = [
+        (worker.id[:15], one_line(worker.hostname), worker.state, f"{worker.held}/{worker.slots}", runs(worker))
+        for worker in look.workers[:rows]
+    ]
     table = Table(box=None)
-    for title in ("worker", "host", "state", "slots", "runs"):
-        table.add_column(title, no_wrap=True, overflow="ellipsis")
-    for worker in look.workers[:rows]:
-        cells = [worker.id[:15], one_line(worker.hostname), f"{worker.held}/{worker.slots}", runs(worker)]
-        state = Text(worker.state, style=WORKER_COLORS[worker.state])
-        table.add_row(*map(Text, cells[:2]), state, *map(Text, cells[2:]))
+    for place, title in enumerate(("worker", "host", "state", "slots", "runs")):
+        # On a narrow terminal only what runs is cut.
+        width = None if title == "runs" else max(len(line[place]) for line in [(title,) * 5, *lines])
+        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=width)
+    for line in lines:
+        state = Text(line[2], style=WORKER_COLORS[line[2]])
+        table.add_row(*map(Text, line[:2]), state, *map(Text, line[3:]))
     if len(look.workers) > rows:
         table.add_row(Text(f"and {len(look.workers) - rows} more"))
     return table
 
 
 def runs(worker: WorkerInfo) -> str:
-    """Return what a worker runs and for how long, or why it runs nothing."""
+    """Return for how long a worker runs what, or why it runs nothing."""
     entries = [
-        f"{one_line(entry.get('command') or entry.get('token') or '?')} {age(parse_time(entry.get('since')))}".rstrip()
+        f"{age(parse_time(entry.get('since')))} {one_line(entry.get('command') or entry.get('token') or '?')}".lstrip()
         for entry in worker.running[:NAMED]
     ]
     more = [f"{worker.held - NAMED} more"] if worker.held > NAMED and len(worker.running) >= NAMED else []

@@ -212,7 +212,11 @@ def _spool(session: Session, given: Path | None) -> Path:
 
 def _end(given: str | None) -> float | None:
     """Return when the worker has to have left, in seconds since 1970."""
-    return walltime.parse(given, time.time()) if given else walltime.end_of(os.environ, time.time())
+    now = time.time()
+    end = walltime.parse(given, now) if given else walltime.end_of(os.environ, now)
+    if given and end is not None and end <= now:
+        raise BadInput(f"--walltime {given} is over already", "a time to come: 2h, or 2030-01-31T18:00:00Z")
+    return end
 
 
 def _capacity(given: Mapping[str, Any], scratch: Any) -> Resources:

@@ -58,7 +58,7 @@ def list_workers(session: Session) -> None:
         titles = ("worker", "host", "state", "slots", "running", "since", "renewed", "note")
         print_table(titles, map(_row, found), COLORS)
     else:
-        say("no worker is known: one shows itself when it claims its first token")
+        say("no worker is known: one shows itself with its first token, or after a second without any")
 
 
 def _row(each: WorkerInfo) -> list[str]:
