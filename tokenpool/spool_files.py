@@ -152,7 +152,7 @@ def kept(folder: Path) -> list[Path]:
     """Return the files of a folder that hold an outcome."""
     try:
         names = os.listdir(folder)
-    except FileNotFoundError:  # its worker left it empty, or another one took it over, just now
+    except (FileNotFoundError, NotADirectoryError):  # its worker left it empty, or another one took it over, just now
         return []
     return sorted(folder / name for name in names if name.endswith(".json") and not name.startswith("."))
 
