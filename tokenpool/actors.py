@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import random
 import signal
 import ssl
 import subprocess
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from . import transitions
+from . import chance, transitions
 from .attendance import note_attempt
 from .commits import Outcome, commit
 from .deadlines import Deadline
@@ -164,7 +163,7 @@ class AbstractRunActor:
                 log.warning("the result of %s waits for the server: %s", task.id, error)
                 if self._leaving and self._looping:
                     raise _Leave from None
-                time.sleep(random.uniform(0, delay))
+                time.sleep(chance.uniform(0, delay))
                 delay = min(60.0, delay * 2)
         for doc in written.closed:
             task.doc.update(doc)
@@ -218,7 +217,7 @@ class AbstractRunActor:
                 return
             except (ServerAway, ClaimFailed) as error:
                 log.warning("no token could be claimed, trying again: %s", error)
-                time.sleep(random.uniform(0, delay))
+                time.sleep(chance.uniform(0, delay))
                 delay = min(60.0, delay * 2)
                 continue
             delay = 0.1

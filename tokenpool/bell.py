@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import atexit
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 
+from . import chance
 from .backends.base import Backend
 from .errors import TokenpoolError
 from .leases import Contact
@@ -128,7 +128,7 @@ class Ear:
                     log.exception("listening failed")
                 if self._closed:
                     return
-                time.sleep(random.uniform(0.2, min(30.0, 0.5 * 2**failures)))
+                time.sleep(chance.uniform(0.2, min(30.0, 0.5 * 2**failures)))
 
     def _listen(self) -> None:
         """Listen as long as it is wanted."""
@@ -141,7 +141,7 @@ class Ear:
             if list(self._ids()) != ids:
                 break
             self._contact.hold()
-            answer = self._backend.listen(ids, marker, random.uniform(0.8, 1.0) * HOLD)
+            answer = self._backend.listen(ids, marker, chance.uniform(0.8, 1.0) * HOLD)
             self._contact.let_go()
             marker = answer.marker
             if answer.changed and not self._closed:

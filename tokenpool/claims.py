@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
-from . import transitions
+from . import chance, transitions
 from .backends.base import Backend, Json, Want
 from .commits import Outcome, Written, commit, settle_claims
 from .leases import Lease
@@ -166,7 +165,7 @@ class Claimer:
         return picked
 
     def _read_window(self) -> None:
-        start = random.random() if self._spread else None
+        start = chance.uniform(0, 1) if self._spread else None
         window = self.backend.candidates(self.want, self._size, start)
         self._window, self._rooms = window.tokens, window.rooms
         self._empty = not self._window
@@ -185,7 +184,7 @@ class Claimer:
                 runs.append([])
             runs[-1].append(doc)
         for run in runs:
-            random.shuffle(run)
+            chance.shuffle(run)
         self._window = [doc for run in runs for doc in run]
 
     def _learn(self, tried: int, won: int) -> None:

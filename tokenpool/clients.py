@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from . import chance
 from .backends import open_backend
 from .backends.base import ALL_DOCS, Json, Refused, Rows, Saved
 from .documents import Document, Task
@@ -149,7 +149,7 @@ class CouchDB:
         rows = self.view(view, limit=window_size, **view_params).rows
         if not rows:
             raise PoolEmpty("no token waits in this view", "push some: tokenpool push FILE")
-        return self.get(random.choice(rows).id)
+        return self.get(chance.choice(rows).id)
 
     def delete_from_view(self, view: str, design_doc: str = "Monitor") -> list[bool]:
         """Delete every document that a view lists; True for each that is gone now."""

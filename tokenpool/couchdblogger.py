@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import socket
 import uuid
 from typing import Any, Protocol
+
+from . import chance
 
 #: Seconds; a log line must never hold up the work it tells about for longer.
 TIMEOUT = 10.0
@@ -34,7 +35,7 @@ class CouchDBLogger(logging.Handler):
             self.db = db
         self.hostname = socket.gethostname()
         # Tells apart the handlers of one host; the field's odd name is picas' own.
-        self.trace_nr = random.randrange(100_000)
+        self.trace_nr = int(chance.uniform(0, 100_000))
         self._saving = False
 
     def emit(self, record: logging.LogRecord) -> None:

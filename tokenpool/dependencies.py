@@ -7,13 +7,12 @@ conflict left out is there again in the next pass.
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from . import transitions
+from . import chance, transitions
 from .backends.base import Backend, Json, Saved
 from .cycles import cycles
 from .errors import AnswerLost
@@ -263,7 +262,7 @@ def _missing(backend: Backend, graph: Mapping[str, Sequence[str]], seen: dict[st
     """Return the parents that are not there; `seen` then tells since when, of these only."""
     asked = {parent for parents in graph.values() for parent in parents if parent not in graph}
     if len(asked) > LOOKUPS:
-        asked = set(random.sample(sorted(asked), LOOKUPS)) | (asked & seen.keys())
+        asked = set(chance.sample(sorted(asked), LOOKUPS)) | (asked & seen.keys())
     verdicts = Verdicts(backend)
     verdicts.learn(asked)
     missing = [each for each in sorted(asked) if verdicts[each] == MISSING]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import transitions
+from . import chance, transitions
 from .backends.base import Backend, Json
 from .errors import NotFound, ServerAway
 from .steering import steer_many
@@ -70,7 +69,7 @@ class Follower:
             except ServerAway:
                 yield from self._note("the pool is away, trying again")
                 self._marker = ""
-                self._sleep(random.uniform(1.0, 5.0))
+                self._sleep(chance.uniform(1.0, 5.0))
 
     def _round(self) -> Iterator[Piece]:
         """Look once, then wait until there may be something new."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import time
 from collections.abc import Callable
+
+from . import chance
 
 #: A failure is fast if the attempt took at most so many seconds.
 FAST = 5.0
@@ -50,7 +51,7 @@ class Health:
                 self.forgive()
                 return True
             self.note = f"{self._row} tokens in a row failed within {FAST:g} s; the check says: {told}"
-            self._next = self._clock() + self._pause * random.uniform(0.8, 1.0)
+            self._next = self._clock() + self._pause * chance.uniform(0.8, 1.0)
             self._pause = min(LAST_CHECK, 2 * self._pause)
         return False
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from . import conflicts, dependencies, transitions
+from . import chance, conflicts, dependencies, transitions
 from .backends.base import ALL_DOCS, Backend, Json, Saved
 from .bell import ring
 from .errors import TokenpoolError
@@ -133,7 +132,7 @@ class Janitor:
 
     def _run(self) -> None:
         # At first, soon: a worker that is started because others died should not wait long before it looks.
-        next_pass = self._clock() + min(random.uniform(0.5, 2.0), random.uniform(0, 0.15) * self.lease)
+        next_pass = self._clock() + min(chance.uniform(0.5, 2.0), chance.uniform(0, 0.15) * self.lease)
         next_release = float("inf")
         while not self._closed:
             wait = min(next_pass, next_release) - self._clock()
@@ -163,7 +162,7 @@ class Janitor:
         off_duty = 1.0 if self.contact.may_hold else 0.4
         usual = self._shortest * (RENEW_AT if self.on_duty else off_duty)
         self._passes += 1
-        return min(usual, EARLY * 2.0 ** min(self._passes, 30)) * random.uniform(0.8, 1.0)
+        return min(usual, EARLY * 2.0 ** min(self._passes, 30)) * chance.uniform(0.8, 1.0)
 
     # --- one pass ------------------------------------------------------------------------------------------------------
 

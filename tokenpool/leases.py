@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import random
 import socket
 import threading
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
+from . import chance
 from .backends.base import Backend, Json, Saved, WriteResult
 from .errors import TokenpoolError
 from .util import timestamp
@@ -238,10 +238,10 @@ class Lease:
         except Exception:  # whatever it was, a lease that is not renewed costs all running tokens
             log.exception("the lease could not be renewed")
             renewed = False
-        return self._period() if renewed else random.uniform(0.5, 1) * min(5.0, self.seconds / 12)
+        return self._period() if renewed else chance.uniform(0.5, 1) * min(5.0, self.seconds / 12)
 
     def _period(self) -> float:
-        return self.seconds * RENEW_AT * (IDLE_FACTOR if self._idle else 1) * random.uniform(0.9, 1.0)
+        return self.seconds * RENEW_AT * (IDLE_FACTOR if self._idle else 1) * chance.uniform(0.9, 1.0)
 
     def _lose(self) -> None:
         if not self.is_lost:

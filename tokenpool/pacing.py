@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import time
+
+from . import chance
 
 #: Tokens are claimed ahead for at most this many seconds of work, so that slots need not wait for a round trip.
 AHEAD, AHEAD_MOST = 0.2, 128
@@ -56,10 +57,10 @@ class Look:
     def soon(self, within: float) -> None:
         """There may be something to find, for everybody: not all should come at the same moment."""
         self._delay = 0.0
-        self._at = time.monotonic() + random.uniform(0, within)
+        self._at = time.monotonic() + chance.uniform(0, within)
 
     def later(self, longest: float, listens: bool = False) -> None:
         """Nothing was found; the pause grows up to `longest` seconds, at once where the worker is told what comes."""
         self._delay = longest if listens else min(longest, max(0.05, 1.5 * self._delay))
         # Jitter keeps workers that ran dry together from asking together.
-        self._at = time.monotonic() + self._delay * random.uniform(0.75, 1.0)
+        self._at = time.monotonic() + self._delay * chance.uniform(0.75, 1.0)

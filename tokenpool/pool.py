@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import logging
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from . import batch_rules, changes, edits, explain, follow, steering, transitions
+from . import batch_rules, chance, changes, edits, explain, follow, steering, transitions
 from .attendance import Attendance
 from .backends import open_backend
 from .backends.base import Backend, Json, Saved, Want
@@ -228,7 +227,7 @@ class Pool:
                 return self.count(chosen)
             except ServerAway as error:
                 log.warning("the pool is away, trying again: %s", error)
-                time.sleep(random.uniform(1.0, 5.0))
+                time.sleep(chance.uniform(1.0, 5.0))
 
     @contextmanager
     def looked_after(self) -> Iterator[None]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from typing import Any
 
+from . import chance
 from .backends.base import Json
 from .errors import BadInput
 from .fit import Packing, Placement, Resources, gpu_ids, own_cpus, wanted
@@ -21,7 +21,7 @@ class Rooms:
         names = (gpu_ids() or tuple(map(str, range(total.gpus))))[: total.gpus]
         self.total = replace(total, gpus=len(names))
         # Not all idle workers should keep room for the same big token at the same time.
-        self._packing = Packing(self.total, own_cpus(), names, patience=random.uniform(*PATIENCE))
+        self._packing = Packing(self.total, own_cpus(), names, patience=chance.uniform(*PATIENCE))
         self._slots = slots
         self._placed: dict[str, tuple[str, Placement]] = {}
         #: The claims that are here, and those of them that asked for something.

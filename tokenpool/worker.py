@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from . import transitions
+from . import chance, transitions
 from .backends.base import Json, Want
 from .bays import Bays
 from .children import Supervisor
@@ -198,14 +197,14 @@ class Worker:
         except TokenpoolError:
             return True
         if waits:
-            self._held_until = now + random.uniform(0.5, 1.0) * WATCH
+            self._held_until = now + chance.uniform(0.5, 1.0) * WATCH
             self.member.janitor.expect()
         return waits
 
     def _pause(self, room: int, idle: float) -> float:
         """Return how long to sleep when nothing happens."""
         if self._away:
-            return random.uniform(0, min(self.options.poll, 0.2 * 2 ** min(self._away, 10)))
+            return chance.uniform(0, min(self.options.poll, 0.2 * 2 ** min(self._away, 10)))
         pause = WATCH if self.slots.running or room <= 0 else self._longest_pause()
         if self.deliveries:
             pause = max(0.0, LINGER - self.deliveries.age)
@@ -368,7 +367,7 @@ class Worker:
                 deadline = deadline or time.monotonic() + self.last_delivery
                 if time.monotonic() > deadline and not self.slots.running:
                     break
-                time.sleep(random.uniform(0, 0.5))
+                time.sleep(chance.uniform(0, 0.5))
         try:
             self.claimer.abandon()
         except TokenpoolError:

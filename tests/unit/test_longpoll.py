@@ -287,7 +287,7 @@ class Hours:
         self.pauses: list[float] = []
         monkeypatch.setattr(pool._listener, "_clock", lambda: self.now)
         monkeypatch.setattr(pool._listener._polls, "pause", self.pause)
-        monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
+        monkeypatch.setattr("tokenpool.chance.uniform", lambda low, high: (low + high) / 2)
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)

@@ -134,7 +134,7 @@ def test_429_without_end_is_a_server_away_not_a_lost_answer(server: Scripted) ->
 
 
 def test_pauses_grow_up_to_a_limit(server: Scripted, monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
-    monkeypatch.setattr(transport_module.random, "uniform", lambda least, most: most)
+    monkeypatch.setattr(transport_module.chance, "uniform", lambda least, most: most)
     server.script = [cut] * 7
     connect(server, attempts=8, backoff=0.1, backoff_limit=1.0).request("GET", "/")
     assert pauses == [0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .. import chance
 from .base import Documents, Json
 
 #: The document of the batch `night` is `batch_night`.
@@ -54,7 +54,7 @@ Rank = tuple[float, float]
 
 def mixed(found: list[tuple[Rank, Json]]) -> list[tuple[Rank, Json]]:
     """Mix what is of equal rank: a rival whose window overlaps would else be just ahead all the way."""
-    random.shuffle(found)
+    chance.shuffle(found)
     return sorted(found, key=lambda entry: entry[0])
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import re
 import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from .. import chance
 from ..errors import AnswerLost
 from .base import Heard
 from .longpoll import LongPolls, Restless
@@ -69,7 +69,7 @@ class Listener:
                 if answer is None:
                     return Heard(frozenset(), since)
             else:
-                self._polls.pause(min(left, look * random.uniform(0.75, 1.25)))
+                self._polls.pause(min(left, look * chance.uniform(0.75, 1.25)))
                 look = min(2 * look, LAST_LOOK)
                 answer = self._request("POST", query, body)
             changed, marker = self._changes(answer)

@@ -7,10 +7,10 @@ batch has at each priority, and one for the documents. The rules of the batches 
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .. import chance
 from ..errors import NotFound
 from ..transitions import claimable
 from .base import Json, Row, Want, Window
@@ -93,7 +93,7 @@ def _choose(backend: CouchDBBackend, want: Want, limit: int, start: float | None
     """Make a window of the rows of a whole queue."""
     gate, tokens = _sorted_out(backend, want, rows)
     if start is not None:
-        random.shuffle(tokens)
+        chance.shuffle(tokens)
     tokens.sort(key=lambda entry: entry[0])
     found: list[Json] = []
     for _, row in tokens:
@@ -106,7 +106,7 @@ def _read_groups(backend: CouchDBBackend, want: Want, limit: int, start: float |
     """Read the documents of one group after another, until there are enough."""
     gate, groups = _sorted_out(backend, want, rows)
     if start is not None:
-        random.shuffle(groups)
+        chance.shuffle(groups)
     found: list[tuple[Rank, Json]] = []
     seen = 0
     for rank, row in sorted(groups, key=lambda entry: entry[0]):

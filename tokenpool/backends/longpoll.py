@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import threading
 import time
 
 import urllib3
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from .. import chance
 from ..errors import TokenpoolError
 from .connections import Cutter, connection_pools
 from .transport import PASSING, Answer, Transport
@@ -76,7 +76,7 @@ class LongPolls:
             failures = 1 if time.monotonic() - began > HELD else failures + 1
             self._judge(problem, path, failures)
             options = self._transport.options
-            self.pause(random.uniform(0, min(options.backoff_limit, options.backoff * 2**failures)))
+            self.pause(chance.uniform(0, min(options.backoff_limit, options.backoff * 2**failures)))
 
     def _judge(self, problem: Answer | HTTPError, path: str, failures: int) -> None:
         self._expect_open()

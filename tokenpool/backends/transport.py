@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import random
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from .. import chance
 from ..errors import AnswerLost, BadInput, NotPermitted, ServerAway
 from .connections import Options as Options
 from .connections import connection_pools
@@ -145,7 +145,7 @@ class Transport:
                     return response
                 answer = Answer(response.status, response.headers, response.data)
                 self.judge_status(answer, method, path, harmless, last)
-            time.sleep(random.uniform(0, min(self.options.backoff_limit, self.options.backoff * 2**attempt)))
+            time.sleep(chance.uniform(0, min(self.options.backoff_limit, self.options.backoff * 2**attempt)))
         raise ServerAway(f"{self._host} does not answer", "is the server up? tokenpool doctor")
 
     def _once(
