@@ -6,6 +6,7 @@ walks past every inode that was freed in the last seconds. So what a token left 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 
 #: The modification time (s) of a folder that nobody touched: whoever makes or removes something in it sets another.
 UNTOUCHED = 0
+
+#: Bytes that have to be free on the disk.
+LEAST = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,16 @@ class Bays:
         self._made = 0
         self._seen: dict[str, tuple[int, ...]] = {}
 
+    @property
+    def is_full(self) -> bool:
+        """The disk takes next to nothing more: files can still be made there, but what is written is cut."""
+        disk = os.statvfs(self.root)
+        return disk.f_bavail * disk.f_frsize < LEAST
+
     def take(self) -> Bay:
         """Return a bay that no attempt is in; raises OSError where the disk takes no more."""
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.root)
         try:
             return self._free.pop()
         except IndexError:

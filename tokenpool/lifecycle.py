@@ -102,7 +102,7 @@ def run_token(doc: Json, context: Context) -> Run:
         result = Result(transitions.PICAS_ERROR)
     else:
         result = execute(doc, places, context)
-    result = _as_stopped(result, context.stopped(claim))
+    result = _as_stopped(_as_cut(result, context), context.stopped(claim))
     closed = close(doc, result, began, context)
     attach(closed, places, context)
     return keep(Run(Outcome(closed, claim), result, places, time.monotonic() - clock), context)
@@ -154,7 +154,7 @@ def end_token(started: Started, context: Context) -> Run:
         result, began, seconds = started.runner.result(doc, finished), finished.began, finished.seconds
     except SupervisorLost as error:
         result, began, seconds = Result(transitions.PICAS_ERROR, "lost", f"{error}; {error.hint}"), 0.0, 0.0
-    result = _as_stopped(result, context.stopped(claim))
+    result = _as_stopped(_as_cut(result, context), context.stopped(claim))
     closed = close(doc, result, timestamp(began or None), context)
     attach(closed, started.places, context)
     return keep(Run(Outcome(closed, claim), result, started.places, seconds), context)
@@ -243,6 +243,14 @@ def _attempt(doc: Json, result: Result, began: str) -> Json:
         "cpu_seconds": round(result.cpu_seconds, 3),
         "max_rss_mb": round(result.max_rss_mb, 1),
     }
+
+
+def _as_cut(result: Result, context: Context) -> Result:
+    """What ended on a full disk may have lost a part of its logs and files: it counts as lost, and runs elsewhere."""
+    if not context.bays.is_full:
+        return result
+    message = f"the disk of {context.bays.root} was full when it ended: what it wrote may be cut"
+    return Result(result.exit_code, "lost", message, result.cpu_seconds, result.max_rss_mb)
 
 
 def _as_stopped(result: Result, why: str) -> Result:
