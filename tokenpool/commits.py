@@ -195,7 +195,8 @@ def merge(now: Json, outcome: Outcome) -> Json:
     attachments = {**now.get("_attachments", {}), **_new_attachments(ours, now)}
     if attachments:
         merged["_attachments"] = attachments
-    return merged
+    # Somebody may have asked it to stop just before it was put back: nobody would take it, nor end it.
+    return dict(transitions.heed_cancel(merged))
 
 
 def _superseded(now: Json, outcome: Outcome) -> Json:

@@ -313,7 +313,14 @@ def mark_error(doc: Doc) -> Doc:
 def cancel(doc: Doc, by: str) -> Doc:
     """Ask for a stop: a waiting token ends at once, a running one when its worker sees the request."""
     doc["cancel"] = {"time": seconds(), "by": by}
-    if state_of(doc) in (TODO, HELD):
+    return heed_cancel(doc)
+
+
+def heed_cancel(doc: Doc) -> Doc:
+    """End a token that waits although somebody asked it to stop: it was put back before its worker saw the request."""
+    asked = doc.get("cancel")
+    if asked and state_of(doc) in (TODO, HELD):
+        by = asked.get("by", "") if isinstance(asked, Mapping) else ""
         doc["exit_code"] = PICAS_ERROR
         fail(doc, f"cancelled by {by}")
     return doc
