@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import conflicts, precedence, transitions
+from . import conflicts, precedence, retries, transitions
 from .backends.base import Backend, Json, Refused, Saved, WriteResult
 from .errors import AnswerLost
 
@@ -195,8 +195,19 @@ def merge(now: Json, outcome: Outcome) -> Json:
     attachments = {**now.get("_attachments", {}), **_new_attachments(ours, now)}
     if attachments:
         merged["_attachments"] = attachments
+    _end_if_used_up(merged, outcome.attempt)
     # Somebody may have asked it to stop just before it was put back: nobody would take it, nor end it.
     return dict(transitions.heed_cancel(merged))
+
+
+def _end_if_used_up(merged: Json, attempt: Json | None) -> None:
+    """End a token that was put back for a retry, where attempts of others have used up its retries meanwhile."""
+    if attempt is None or not (attempt.get("counted") and attempt.get("failure_class")):
+        return
+    waits = transitions.state_of(merged) in (transitions.TODO, transitions.HELD)
+    if waits and not retries.may_retry(merged, attempt.get("exit_code")):
+        merged["exit_code"] = attempt.get("exit_code")
+        transitions.fail(merged, "failed, and its retries are used up")
 
 
 def _superseded(now: Json, outcome: Outcome) -> Json:
