@@ -122,12 +122,15 @@ def read_capped(path: str, limit: int) -> bytes:
 
 def _stream(closed: Json, name: str, data: bytes, content_type: str, backend: Backend) -> bool:
     """Send a large file ahead of the closing write; False where it has to travel inside after all."""
+    rev, stale = closed["_rev"], False
     for _ in range(3):
         try:
-            rev, body = closed["_rev"], io.BytesIO(data)
-            closed["_rev"] = backend.put_attachment(closed["_id"], rev, name, body, len(data), content_type)
-        except (Conflict, ServerAway):
-            pass  # somebody wrote to the token, or nobody knows what arrived: the token is read, the file sent again
+            body = io.BytesIO(data)
+            rev = backend.put_attachment(closed["_id"], rev, name, body, len(data), content_type)
+        except Conflict:
+            stale = True  # somebody wrote to the token: the file goes to what it has become
+        except ServerAway:
+            pass  # nobody knows what arrived: the token is read, the file sent again
         except TokenpoolError:
             return False
         try:
@@ -136,10 +139,13 @@ def _stream(closed: Json, name: str, data: bytes, content_type: str, backend: Ba
             return False
         if not transitions.is_held_by(now, closed["attempts"][-1]["claim"]):
             return False
-        arrived = now["_rev"] == closed["_rev"] and name in now.get("_attachments", {})
-        closed["_rev"] = now["_rev"]
+        arrived = now["_rev"] == rev and name in now.get("_attachments", {})
+        stale = stale or not (arrived or now["_rev"] == closed["_rev"])
+        rev = now["_rev"]
         if arrived:
             # The stub is the server's: some want their own digest back.
             closed["_attachments"][name] = now["_attachments"][name]
+            if not stale:  # else the closing write has to meet its conflict, and be merged with what others wrote
+                closed["_rev"] = rev
             return True
     return False
