@@ -40,7 +40,10 @@ class Bays:
     @property
     def is_full(self) -> bool:
         """The disk takes next to nothing more: files can still be made there, but what is written is cut."""
-        disk = os.statvfs(self.root)
+        try:
+            disk = os.statvfs(self.root)
+        except FileNotFoundError:
+            return False  # nothing was taken yet, or somebody tidied up: the next bay makes it again
         return disk.f_bavail * disk.f_frsize < LEAST
 
     def take(self) -> Bay:
