@@ -103,14 +103,18 @@ def send(pids: Iterable[int], signum: int, kill: Callable[[int, int], None] = os
 
 
 def hunt(leaders: list[int], mark: str, signum: int) -> bool:
-    """Signal the trees and groups of `leaders`, and all who bear `mark`; tell whether any of these is alive."""
+    """Signal the trees and groups of `leaders`, and all who bear `mark`; tell whether any of these was alive.
+
+    Who wants them all dead asks until none was: one of them may have started another after we looked.
+    """
     found: set[int] = {pid for pid in _pids() if is_marked(pid, mark)} if mark else set()
     for pid in leaders:
         found.update(family(pid))
-    send(leaders, signum, os.killpg)
     found.discard(os.getpid())
-    send(found, signum)
-    return any(stat_fields(pid)[:1] not in ([], [b"Z"]) for pid in found)
+    living = sorted(pid for pid in found if stat_fields(pid)[:1] not in ([], [b"Z"]))
+    send(leaders, signum, os.killpg)
+    send(living, signum)  # parents first: a shell whose command was killed says so in the log
+    return bool(living)
 
 
 def find(command: str, env: dict[bytes, bytes]) -> str:

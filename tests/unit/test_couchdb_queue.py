@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from couch_server import Couch, raw_couch
+from scripted_server import Scripted, answer, scripted_server
 
 from tokenpool import designs
 from tokenpool.backends import open_backend
-from tokenpool.backends.base import Backend, Want
+from tokenpool.backends.base import Backend, Saved, Want
 from tokenpool.backends.couchdb import CouchDBBackend
+from tokenpool.errors import AnswerLost
 from tokenpool.testing.backend_parts import ids, offered, race, saved, token, tokens
 from tokenpool.testing.backend_rules import batch, lease
 from tokenpool.testing.backend_waits import closed, held, taken
@@ -216,3 +218,32 @@ def test_a_worker_of_a_lost_revision_holds_nothing(couch_server: Couch, couch_db
     conflicting(couch_server, couch_db, token("x", **lease("worker_2")), "1-00000000000000000000000000000000")
     assert pool.get("x")["_rev"] == rev
     assert pool.holders() == {("", "worker_1"): 1}
+
+
+# ── what a server answers to a bulk write ────────────────────────────────────────────────────────────────────────────
+
+
+def opened(server: Scripted) -> CouchDBBackend:
+    """Open a database of a scripted server."""
+    server.script = [answer(200, {})]
+    return CouchDBBackend(f"couchdb+{server.url}/db")
+
+
+def test_answers_in_another_order_go_to_their_documents() -> None:
+    # Given a server that answers two claims in its own order, and refuses one of them
+    with scripted_server() as server:
+        backend = opened(server)
+        rows = [{"id": "b", "error": "conflict", "reason": ""}, {"ok": True, "id": "a", "rev": "2-a"}]
+        server.script = [answer(201, rows)]
+        # Then each document gets what was said of it
+        first, second = backend.put_many([token("a"), token("b")])
+    assert (first, second.id) == (Saved("a", "2-a"), "b")
+    assert not isinstance(second, Saved)
+
+
+def test_answers_about_other_documents_are_no_answer() -> None:
+    with scripted_server() as server:
+        backend = opened(server)
+        server.script = [answer(201, [{"ok": True, "id": "a", "rev": "2-a"}, {"ok": True, "id": "c", "rev": "2-c"}])]
+        with pytest.raises(AnswerLost):
+            backend.put_many([token("a"), token("b")])

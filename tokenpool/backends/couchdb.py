@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
@@ -109,10 +110,14 @@ class CouchDBBackend(Backend):
         if answer.status in (400, 412):
             return [Refused(docs[0]["_id"], *answer.reason())]
         rows = self.expect(answer, "_bulk_docs").json()
-        if len(rows) != len(docs):
-            raise AnswerLost(f"{self.url} answered {len(rows)} rows for {len(docs)} documents")
+        if sorted(str(row.get("id")) for row in rows) != sorted(doc["_id"] for doc in docs):
+            raise AnswerLost(f"{self.url} answered {len(rows)} rows that are not those of the {len(docs)} documents")
+        # Not every server answers in the order of the question, and a claim must not be taken for another's.
+        found: defaultdict[str, deque[Json]] = defaultdict(deque)
+        for row in rows:
+            found[row["id"]].append(row)
         unsure = answer.status == 202
-        return [_result(doc, row, unsure) for doc, row in zip(docs, rows)]
+        return [_result(doc, found[doc["_id"]].popleft(), unsure) for doc in docs]
 
     # --- tokens ----------------------------------------------------------------------------------------------------
 
