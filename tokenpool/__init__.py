@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .documents import Task as Task
     from .documents import Token as Token
     from .documents import User as User
+    from .functions.registry import task as task
+    from .futures import PoolExecutor as PoolExecutor
     from .iterators import EndlessViewIterator as EndlessViewIterator
     from .iterators import PrioritizedViewIterator as PrioritizedViewIterator
     from .iterators import TaskViewIterator as TaskViewIterator
@@ -36,6 +38,7 @@ _HOMES = {
     "EndlessViewIterator": "iterators",
     "Job": "documents",
     "Pool": "pool",
+    "PoolExecutor": "futures",
     "PrioritizedViewIterator": "iterators",
     "RunActor": "actors",
     "Task": "documents",
@@ -46,6 +49,7 @@ _HOMES = {
     "Worker": "worker",
     "WorkerOptions": "worker",
     "connect": "pool",
+    "task": "functions.registry",
 }
 
 __all__ = sorted(_HOMES)

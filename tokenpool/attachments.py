@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import mimetypes
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,13 @@ def _drop_old_logs(closed: Json, number: int) -> None:
         if end in ("out", "err") and attempt.isdecimal() and int(attempt) <= number - KEPT_LOGS:
             del kept[name]
     closed["_attachments"] = kept
+
+
+def attach_files(closed: Json, files: Mapping[str, str], backend: Backend) -> None:
+    """Put files that a run made into the document, by the names that they are to have there."""
+    for name, path in files.items():
+        content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        _attach(closed, name, Path(path).read_bytes(), content_type, backend)
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from .errors import BadInput
+from .run_checks import RUN_CHECKS
 
 #: More CPUs, GB or GPUs than any machine has.
 MOST_RESOURCES = 1_000_000
@@ -214,9 +215,10 @@ CHECKS: Mapping[str, Check] = {
     "paused": _switch("paused"),
     "batch": _batch,
     "tags": _tags,
+    **RUN_CHECKS,
 }
 #: Without these in order a worker could only fail on the token, or would run it too early.
 NEEDED_TO_RUN = (
     "resources", "timeout", "max_retries", "retry_delay", "retry_backoff", "not_before", "depends_on", "checkpoint",
-    "accept_failure",
+    "accept_failure", *RUN_CHECKS,
 )  # fmt: skip

@@ -26,6 +26,11 @@ DEFAULTS: dict[str, Any] = {
     "log_limit": 1_000_000,
     "cleanup": "success",
     "scratch": "",
+    "engine": "auto",
+    "modules": "",  # names with commas between them
+    "cwl_runner": "cwltool",
+    "github": "https://github.com",  # what user/repo is seen from
+    "secrets": "~/.config/tokenpool/secrets",
     "password_file": "",
 }
 CLEANUPS = ("success", "always", "never")

@@ -7,13 +7,13 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from . import attachments, retries, transitions
-from .attachments import attach_logs, keep_checkpoint, restore_checkpoint
+from .attachments import attach_files, attach_logs, keep_checkpoint, restore_checkpoint
 from .backends.base import Backend, Json
 from .bays import Bays
 from .checks import problem
@@ -23,9 +23,10 @@ from .errors import BadInput, ServerAway, TokenpoolError
 from .fit import Placement, wanted
 from .limits import Limits
 from .links import SupervisorLost
-from .runners import runner_for
-from .runners.base import Places, Result, Runner
+from .runners import Runners
+from .runners.base import Begun, Places, Policy, Result, Runner
 from .util import timestamp
+from .vault import FRONT, hide, hide_in_file, secrets_of
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Context:
     supervisor: Supervisor
     bays: Bays
     limits: Limits
+    runners: Runners = field(default_factory=Runners)
+    policy: Policy = field(default_factory=Policy)
     cwd: Path | None = None
     cpus: int = 1
     grace: float = 10.0
@@ -45,11 +48,15 @@ class Context:
     cleanup: str = "success"
     #: What every child inherits; read once.
     environ: Mapping[str, str] = field(default_factory=lambda: inherited(os.environ))
-    on_child: Callable[[str, Child, Places], None] = lambda claim, child, places: None
+    on_child: Callable[[str, Begun, Places], None] = lambda claim, child, places: None
     #: Why the worker stopped this claim's child: "", "cancelled", "preempted" or "lost".
     stopped: Callable[[str], str] = lambda claim: ""
     #: The CPUs and GPUs that a claim was given.
     placement: Callable[[str], Placement] = lambda claim: Placement()
+
+    def attachment(self, token: Mapping[str, Any], name: str) -> Iterator[bytes]:
+        """Return what is attached to a token under a name, piece by piece."""
+        return self.backend.get_attachment(token["_id"], name)
 
     def execute(self, argv: list[str], places: Places, timeout: float | None) -> Finished:
         """Run one child process to its end, inside the memory that its token asked for."""
@@ -67,6 +74,12 @@ class Context:
         child = self._start(argv, places, timeout, tell=False, queued=True, more=True, on_end=on_end)
         self.on_child(places.own["TOKENPOOL_CLAIM"], child, places)
         return child
+
+    def serve(self, argv: list[str], log: str, on_end: OnEnd) -> Child:
+        """Start a process that stays from one token to the next."""
+        return self.supervisor.start(
+            argv, cwd=self.bays.root, env={}, inherit=True, stdout=log, stderr=log, on_end=on_end
+        )
 
     def _start(self, argv: list[str], places: Places, timeout: float | None, **how: Any) -> Child:
         return self.supervisor.start(
@@ -103,19 +116,21 @@ def run_token(doc: Json, context: Context) -> Run:
     else:
         result = execute(doc, places, context)
     result = _as_stopped(_as_cut(result, context), context.stopped(claim))
-    closed = close(doc, result, began, context)
-    attach(closed, places, context)
+    closed = close(doc, _as_hidden(result, places), began, context)
+    attach(closed, result, places, context)
     return keep(Run(Outcome(closed, claim), result, places, time.monotonic() - clock), context)
 
 
 @dataclass(frozen=True)
 class Started:
-    """A token whose one process was handed to the supervisor."""
+    """A token whose one process was handed to the supervisor, or that its runner does without a thread of ours."""
 
     doc: Json
     runner: Runner
     places: Places
-    child: Child
+    child: Begun
+    #: Who lets it wait for its turn.
+    lane: str = ""
 
     @property
     def small(self) -> bool:
@@ -123,26 +138,36 @@ class Started:
         return attachments.size_of(self.places.stdout) + attachments.size_of(self.places.stderr) <= attachments.INLINE
 
 
-def start_token(doc: Json, context: Context, on_end: OnEnd) -> Started | None:
-    """Hand a token that is nothing but one process to the supervisor; None: it needs `run_token`, in a thread.
+def start_token(doc: Json, context: Context, on_end: Callable[[Any], None], lane: str | None = None) -> Started | None:
+    """Begin a token that needs no thread, one process for the supervisor say; None: it needs `run_token`, in a thread.
 
-    Raises OSError where this machine cannot run anything.
+    With `lane`, only one that waits for its turn there. Raises OSError where this machine cannot run anything.
     """
-    if doc.get("checkpoint") or _ram(doc) or problem(doc):
+    if doc.get("checkpoint") or doc.get("secrets") or _ram(doc) or problem(doc):
         return None
     try:
-        runner = runner_for(doc)
+        runner = context.runners.of(doc)
         command = runner.command(doc)
     except BadInput:
         return None
-    if command is None:
+    own = runner.lane if command is None else ""
+    if (command is None and not own) or lane not in (None, own):
         return None
     places = prepare(doc, context)
+    begun: Begun | None = None
     try:
-        return Started(doc, runner, places, context.enqueue(command.argv, places, command.timeout, on_end))
-    except SupervisorLost:
+        if command is not None:
+            begun = context.enqueue(command.argv, places, command.timeout, on_end)
+        else:
+            begun = runner.start(doc, places, context, on_end)
+            if begun is not None:
+                context.on_child(doc["lease"]["claim"], begun, places)
+    except (SupervisorLost, BadInput):
+        begun = None
+    if begun is None:
         context.bays.give_back(places.bay)
         return None
+    return Started(doc, runner, places, begun, own)
 
 
 def end_token(started: Started, context: Context) -> Run:
@@ -156,7 +181,7 @@ def end_token(started: Started, context: Context) -> Run:
         result, began, seconds = Result(transitions.PICAS_ERROR, "lost", f"{error}; {error.hint}"), 0.0, 0.0
     result = _as_stopped(_as_cut(result, context), context.stopped(claim))
     closed = close(doc, result, timestamp(began or None), context)
-    attach(closed, started.places, context)
+    attach(closed, result, started.places, context)
     return keep(Run(Outcome(closed, claim), result, started.places, seconds), context)
 
 
@@ -175,7 +200,9 @@ def execute(doc: Json, places: Places, context: Context) -> Result:
         if odd := problem(doc):
             return Result(transitions.PICAS_ERROR, "invalid", odd)
         restore_checkpoint(doc, context.cwd or Path(places.work), context.backend)
-        result = runner_for(doc).run(doc, places, context)
+        places.secrets = secrets_of(doc, context.policy.secrets, os.environ)
+        places.own = {**places.own, **places.secrets}
+        result = context.runners.of(doc).run(doc, places, context)
     except BadInput as error:
         return Result(transitions.PICAS_ERROR, "invalid", f"{error}; {error.hint}")
     except SupervisorLost as error:
@@ -205,8 +232,11 @@ def close(doc: Json, result: Result, began: str, context: Context) -> Json:
     return retries.apply(closed, verdict, context.backend.now(), result.message)
 
 
-def attach(closed: Json, places: Places, context: Context) -> None:
-    """Put logs, and what the next attempt begins with, into the document."""
+def attach(closed: Json, result: Result, places: Places, context: Context) -> None:
+    """Put logs, files that are its result, and what the next attempt begins with, into the document."""
+    for path in (places.stdout, places.stderr) if places.secrets else ():
+        hide_in_file(path, places.secrets.values())
+    attach_files(closed, result.files, context.backend)
     attach_logs(closed, places.stdout, places.stderr, context.log_limit, context.backend)
     if closed.get("checkpoint"):
         keep_checkpoint(closed, context.cwd or Path(places.work), context.backend)
@@ -243,6 +273,12 @@ def _attempt(doc: Json, result: Result, began: str) -> Json:
         "cpu_seconds": round(result.cpu_seconds, 3),
         "max_rss_mb": round(result.max_rss_mb, 1),
     }
+
+
+def _as_hidden(result: Result, places: Places) -> Result:
+    """What a run says of itself may hold what nobody else is to see."""
+    values = places.secrets.values()
+    return replace(result, message=hide(result.message.encode(), values).decode()) if values else result
 
 
 def _as_cut(result: Result, context: Context) -> Result:
@@ -296,5 +332,5 @@ def _environment(doc: Json, work: str, context: Context) -> dict[str, str]:
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without the pool's password: a token has no business with it."""
-    return {name: value for name, value in environ.items() if not name.startswith("TOKENPOOL_PASSWORD")}
+    """Return the environment without the pool's password and without secrets: a token gets those that it names."""
+    return {name: value for name, value in environ.items() if not name.startswith(("TOKENPOOL_PASSWORD", FRONT))}

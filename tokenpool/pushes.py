@@ -21,6 +21,7 @@ from .errors import AnswerLost, BadInput
 from .parents import MISSING, Verdicts, close_with_parent, decide, parents_of, verdict
 from .reopening import confirm
 from .runners import equivalent_input
+from .runners.equivalent import command_of as inner_command
 
 Item = Union[str, Mapping[str, Any], Document]
 
@@ -133,7 +134,9 @@ def _check(fields: Json) -> None:
         raise BadInput(f"{doc_id!r} cannot be the id of a token", "use a text that does not start with _")
     if not fields.get("done"):  # the past of a token that is carried over is nobody's mistake now
         check(fields)
-    if "command" in fields:
+    if fields.get("image") and "command" not in fields and isinstance(inner_command(fields), str):
+        fields["command"] = fields.pop("input")
+    if "command" in fields or fields.get("image") or fields.get("executors") or fields.get("function"):
         fields.setdefault("input", equivalent_input(fields))
 
 

@@ -6,17 +6,17 @@ import base64
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from .backends.base import Json
-from .children import Child
 from .lifecycle import Context, Run, Started, end_token, run_token, start_token
-from .runners.base import Places
+from .runners.base import Begun, Places
 from .util import timestamp
+from .vault import hide
 
 #: Bytes of a running token's log that others are shown.
 TAIL = 8192
@@ -31,7 +31,7 @@ class Running:
     doc: Json
     since: str = field(default_factory=timestamp)
     began: float = field(default_factory=time.monotonic)
-    child: Child | None = None
+    child: Begun | None = None
     places: Places | None = None
     stopped: str = ""
 
@@ -41,13 +41,21 @@ class Work:
 
     def __init__(self, context: Context, broken: Callable[[str, OSError], None]) -> None:
         self._context, self._broken = context, broken
-        #: Let so many of the tokens that were begun go on at a time; send on what was begun.
-        self.widen, self.push = context.supervisor.widen, context.supervisor.push
 
-    def start(self, doc: Json, on_end: Callable[[Child], None]) -> Started | None:
-        """Begin a token that is one process; None: it needs `run`."""
+    def widen(self, n: int) -> None:
+        """Let so many of the tokens that were begun go on at a time."""
+        self._context.supervisor.widen(n)
+        self._context.runners.widen(n)
+
+    def push(self) -> None:
+        """Send on what was begun."""
+        self._context.supervisor.push()
+        self._context.runners.push()
+
+    def start(self, doc: Json, on_end: Callable[[Begun], None], lane: str | None) -> Started | None:
+        """Begin a token that needs no thread, of this lane where one is given; None: it needs `run`."""
         try:
-            return start_token(doc, self._context, on_end)
+            return start_token(doc, self._context, on_end, lane)
         except OSError:
             return None  # `run` meets it as well, and tells
 
@@ -79,8 +87,9 @@ class Slots:
         self.running: dict[str, Running] = {}
         self._work, self._grace = work, grace
         self._waiting: deque[Running] = deque()
-        self._ended: SimpleQueue[tuple[str, Run | None] | Child | None] = SimpleQueue()
-        self._begun: dict[Child, Started] = {}
+        self._ended: SimpleQueue[tuple[str, Run | None] | Begun | None] = SimpleQueue()
+        #: Tokens without a thread: all wait in the same lane, as two would not know of each other's turns.
+        self._begun: dict[Begun, Started] = {}
         #: Tokens that have a thread, and threads' tasks.
         self._threaded: set[str] = set()
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -107,7 +116,8 @@ class Slots:
             running = self._waiting[0]
             claim = running.doc["lease"]["claim"]
             if not (running.stopped or self._stopping) and len(self._threaded) < self.size:
-                started = self._work.start(running.doc, self._ended.put)
+                lane = next(iter(self._begun.values())).lane if self._begun else None
+                started = self._work.start(running.doc, self._ended.put, lane)
                 if started is not None:
                     self._begun[started.child] = started
                     self._waiting.popleft()
@@ -144,7 +154,7 @@ class Slots:
         try:
             entry = self._ended.get(timeout=timeout) if timeout > 0 else self._ended.get_nowait()
             while True:
-                if isinstance(entry, Child):
+                if entry is not None and not isinstance(entry, tuple):
                     entry = self._end(self._begun.pop(entry))
                 if entry is not None:
                     claim, run = entry
@@ -167,7 +177,7 @@ class Slots:
 
     # --- ending what runs --------------------------------------------------------------------------------------------
 
-    def on_child(self, claim: str, child: Child, places: Places) -> None:
+    def on_child(self, claim: str, child: Begun, places: Places) -> None:
         """Take note of the process of a token; one that was to end before it began ends now."""
         running = self.running[claim]
         running.child, running.places = child, places
@@ -220,18 +230,19 @@ class Slots:
             "command": str(doc.get("name") or doc.get("input") or "")[:120],
         }
         if doc["_id"] in followed and running.places is not None:
-            told["out"] = tail_of(running.places.stdout)
-            told["err"] = tail_of(running.places.stderr)
+            hidden = tuple(running.places.secrets.values())
+            told["out"] = tail_of(running.places.stdout, hidden)
+            told["err"] = tail_of(running.places.stderr, hidden)
         return told
 
 
-def tail_of(path: str) -> dict[str, Any]:
+def tail_of(path: str, hidden: Collection[str] = ()) -> dict[str, Any]:
     """Return size and end of a log file: text, or base64 where it is no UTF-8, so that whoever follows counts bytes."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - TAIL))
-            data = file.read(min(size, TAIL))
+            data = hide(file.read(min(size, TAIL)), hidden)
     except OSError:
         return {"size": 0, "tail": ""}
     try:

@@ -108,6 +108,7 @@ class Worker:
         with scratch(self.options.workdir, self.name) as bays, Supervisor(environ) as supervisor:
             limits = Limits(self.name)
             context = self._context(supervisor, bays, limits, environ)
+            context.runners.begin(context)
             self._slots = Slots(self.options.slots, Work(context, self._cannot_run), self.options.grace)
             sized = (self._slots.resize, self.rooms.resize, lambda slots: self.health.forgive())
             self._oversight = Oversight(self.pool.backend, self.member, self.claimer, self._slots, sized)
@@ -119,6 +120,7 @@ class Worker:
                 finally:
                     self._leave(context)
                     self._slots.close()
+                    context.runners.close()
                     limits.close()
         return self.summary
 
@@ -279,8 +281,7 @@ class Worker:
             self.member.janitor.closed_some(doc["_id"] for doc in written.closed)
 
     def _tell_observer(self, run: Run, doc: Json, superseded: bool) -> None:
-        state = transitions.state_of({**doc, "type": "token"})
-        workdir = str(run.places.work)
+        state, workdir = transitions.state_of({**doc, "type": "token"}), str(run.places.work)
         if superseded:
             self.summary.superseded += 1
             self.observer(Event("superseded", doc, state, workdir))
@@ -384,6 +385,7 @@ class Worker:
             bays=bays,
             limits=limits,
             environ=environ,
+            policy=options.policy,
             cwd=options.cwd,
             cpus=max(1, cpu_count() // options.slots),
             grace=options.grace,

@@ -10,6 +10,7 @@ from pathlib import Path
 from .backends.base import Json
 from .fit import Resources
 from .leases import LEASE
+from .runners.base import Policy
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class WorkerOptions:
     #: A shell line that says by its exit code whether this machine is well again.
     check: str = ""
     adopt_picas_after: float | None = None
+    #: What tokens may do here.
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True)

@@ -331,11 +331,12 @@ def test_a_batch_with_higher_priority_goes_first():
     ("words", "code", "error", "hint"),
     [
         (["pause", "nihgt"], 4, "there is no batch 'nihgt'", "did you mean 'night'?"),
+        (["set", "night"], 2, "nothing was named to be set", "--priority 5"),
         (["set", "nihgt", "--priority", "1"], 4, "there is no batch 'nihgt'", "did you mean 'night'?"),
         (["set", "xyzzy", "--priority", "1"], 4, "there is no batch 'xyzzy'", "--create"),
         (["set", "night", "--max-running", "0"], 2, "'0' is no limit", "--help"),
         (["set", "night", "--priority", "nan"], 2, "is not a number", "for example"),
-        (["set", ""], 2, "without a name", "batch="),
+        (["set", "", "--paused"], 2, "without a name", "batch="),
     ],
 )
 def test_an_order_that_makes_no_sense_is_told(words, code, error, hint):

@@ -20,6 +20,7 @@ from tokenpool.cli.session import Session
 #: Rows "core" and "engine" of the table in the design; an issue that adds verbs adds its row.
 CORE = "init push run work status list show logs wait watch retry reset cancel rm scrub import export move doctor config completion"
 ENGINE = "explain edit pause resume exec worker batch spool"
+RUNNERS = "run-cwl sendtask"
 GROUPS = {"worker": "list slots drain stop", "batch": "list set pause resume", "spool": "list deliver"}
 
 
@@ -34,7 +35,7 @@ NAMES = [name for name, _ in commands()]
 
 
 def test_the_verbs_are_those_of_the_design():
-    assert set(VERBS) == {*CORE.split(), *ENGINE.split()}
+    assert set(VERBS) == {*CORE.split(), *ENGINE.split(), *RUNNERS.split()}
     listed = ok("--help").out.partition("Verbs:")[2].partition("\n\n")[0]
     assert [line.split()[0] for line in listed.splitlines() if line.strip()] == list(VERBS)
 

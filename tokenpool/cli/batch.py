@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ..batch_rules import BatchInfo, BatchRule, batches
+from ..errors import BadInput
 from ..transitions import STATES
 from .output import one_line, print_json, print_table, say
 from .session import Nouns, Session, help_if_bare, verb
@@ -94,6 +95,8 @@ def set_batch(
         fields["max_running"] = max_running or None
     if paused is not None:
         fields["paused"] = paused
+    if not (fields or create):
+        raise BadInput("nothing was named to be set", session.command("batch", "set", name, "--priority", "5"))
     _set(session, (name,), create, **fields)
 
 

@@ -20,6 +20,7 @@ from ..pushes import make_token
 from ..selectors import parse
 from ..transitions import state_of
 from .bulk import confirmed, tell
+from .formats import READERS, import_as
 from .intake import spooled
 from .output import number, print_json, say
 from .progress import Meter
@@ -78,17 +79,37 @@ def _target(path: str | None) -> Iterator[TextIO | None]:
     "tokenpool import night.jsonl",
     "zcat pool.jsonl.gz | tokenpool import -",
     "tokenpool import picas-dump.json",
+    "tokenpool import lando job.yml --secret dds_user_key",
 )
-@click.argument("file")
+@click.argument("words", nargs=-1, required=True, metavar="[FORMAT] FILE")
+@click.option("-b", "--batch", metavar="NAME", help="With a format: their batch.")
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="NAME",
+    help="With lando: this input is a secret that the worker knows; may be repeated.",
+)
 @click.option("--create", is_flag=True, help="Make the pool where it is missing (a SQLite file always is).")
+@click.option("--dry-run", is_flag=True, help="With a format: print the tokens as JSON lines; push nothing.")
 @click.pass_obj
-def import_tokens(session: Session, file: str, create: bool) -> int:
-    """Read exported tokens into the pool.
+def import_tokens(session: Session, /, words: tuple[str, ...], create: bool, **given: Any) -> int:
+    """Read exported tokens, or another system's files.
 
     FILE is what `export` wrote, or documents of a picas database: one a line, or CouchDB's answer to
     _all_docs?include_docs=true. States, histories and logs are kept; ids that are taken are refused. All of it is checked
     before the first token is written.
+
+    With a FORMAT (FORMATS) FILE is that system's own, and new tokens are made of it.
     """
+    if len(words) > 2:
+        raise BadInput(f"{len(words)} words were given", "tokenpool import FILE, or tokenpool import FORMAT FILE")
+    if len(words) == 2:
+        return import_as(session, words[0], words[1], {**given, "create": create})
+    strange = [f"--{name.replace('_', '-').rstrip('s')}" for name, value in given.items() if value]
+    if strange:
+        raise BadInput(f"{strange[0]} goes with a format", "exported tokens are written as they are")
+    file = words[0]
     with spooled(file) as path:
         count = sum(1 for _ in _documents(path, file))
         if not count:
@@ -105,6 +126,9 @@ def import_tokens(session: Session, file: str, create: bool) -> int:
     else:
         say(f"imported {number(count - len(refused))}" + (f", {len(refused)} refused" if refused else ""))
     return 1 if refused else 0
+
+
+import_tokens.help = (import_tokens.help or "").replace("FORMATS", ", ".join(sorted(READERS)))
 
 
 def _documents(path: str, name: str) -> Iterator[Json]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import click
@@ -17,8 +19,8 @@ from ..executers import Supervisor, foreground
 from ..lifecycle import Context, prepare
 from ..limits import Limits
 from ..pool import Pool
-from ..runners import runner_for
-from ..runners.base import Places, Result
+from ..runners import Runners
+from ..runners.base import Places, Policy, Result
 from ..runners.command import CommandRunner
 from .output import say
 from .session import Session, verb
@@ -26,6 +28,14 @@ from .session import Session, verb
 
 class Foreground:
     """What a runner may ask for, done on this terminal: no log files, no supervisor, the user's own input."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.policy = Policy(modules=("*",))
+        self._pool = pool
+
+    def attachment(self, token: Mapping[str, Any], name: str) -> Iterator[bytes]:
+        """Return what is attached to the token."""
+        return self._pool.backend.get_attachment(token["_id"], name)
 
     def execute(self, argv: list[str], places: Places, timeout: float | None) -> Finished:
         """Run one command to its end, with our standard streams."""
@@ -76,5 +86,9 @@ def _run(doc: Json, pool: Pool, root: Path, command: list[str] | None) -> Result
         if command is not None:
             # One word with spaces is a shell line, as for `push`.
             line = command[0] if len(command) == 1 and " " in command[0] else command
-            return CommandRunner().run({"command": line}, places, Foreground())
-        return runner_for(doc).run(doc, places, Foreground())
+            return CommandRunner().run({"command": line}, places, Foreground(pool))
+        runners = Runners()
+        try:
+            return runners.of(doc).run(doc, places, Foreground(pool))
+        finally:
+            runners.close()

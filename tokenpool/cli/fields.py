@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..checks import moment
@@ -68,6 +69,21 @@ def words(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
+def options(text: str) -> list[str]:
+    """Return the options of a container engine, with blanks between them, with or without their dashes.
+
+    >>> options("shm-size=1g --init")
+    ['--shm-size=1g', '--init']
+    """
+    found = words(text) if text.lstrip().startswith("[") else shlex.split(text)
+    return dashed(found)
+
+
+def dashed(options: Iterable[str]) -> list[str]:
+    """Return options with their dashes."""
+    return [f"--{option.lstrip('-')}" for option in options]
+
+
 def switch(text: str) -> bool:
     """Return what yes and no mean; raises ValueError."""
     try:
@@ -90,6 +106,8 @@ FIELDS: Mapping[str, Callable[[str], Any]] = {
     "not_before": when,
     "depends_on": words,
     "checkpoint": words,
+    "secrets": words,
+    "container_options": options,
     "accept_failure": switch,
     "paused": switch,
 }

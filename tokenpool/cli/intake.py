@@ -20,7 +20,7 @@ import click
 from ..errors import BadInput, TokenpoolError
 from ..generators import FORMATS, read_file
 from ..pushes import make_token
-from .fields import RESOURCES, typed, whole
+from .fields import RESOURCES, dashed, typed, whole
 from .session import flags
 from .types import AMOUNTS, DURATION, MOMENT, PAIR
 
@@ -30,8 +30,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 #: Options that set the field of their name.
 PLAIN = (
     "batch", "name", "description", "priority", "timeout", "max_retries", "retry_delay", "retry_backoff", "not_before",
+    "image", "registry_secret",
 )  # fmt: skip
-LISTS, SWITCHES = ("depends_on", "checkpoint"), ("accept_failure", "paused")
+LISTS, SWITCHES = ("depends_on", "checkpoint", "secrets"), ("accept_failure", "paused")
 #: Options that are put together with a token's own instead of being replaced by them.
 MERGED = ("tags", "env", "resources")
 
@@ -53,6 +54,7 @@ def push_options(function: Function) -> Function:
         click.option(
             "--env", type=PAIR, multiple=True, metavar="K=V", help="A variable for the command; may be repeated."
         ),
+        _run_options,
         click.option("--timeout", type=DURATION, metavar="TIME", help="End an attempt that runs longer: 90s, 2h."),
         click.option("--max-retries", type=click.IntRange(0), metavar="N", help="Repeat a failed attempt so often."),
         click.option("--retry-delay", type=DURATION, metavar="TIME", help="Wait so long before each repetition."),
@@ -89,12 +91,41 @@ def push_options(function: Function) -> Function:
     )(function)
 
 
+def _run_options(function: Function) -> Function:
+    """Give a verb the options that say what is run other than a command, and what it is run with."""
+    return flags(
+        click.option(
+            "-d", "--image", "--docker", "image", metavar="IMAGE", help="Run it in a container of this image."
+        ),
+        click.option(
+            "--container-option",
+            "container_option",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="An option of `docker run` that the worker allows: shm-size=1g; may be repeated.",
+        ),
+        click.option(
+            "--secret",
+            "secrets",
+            multiple=True,
+            metavar="NAME",
+            help="A secret of the worker that it needs; may be repeated.",
+        ),
+        click.option("--registry-secret", metavar="NAME", help="The worker's secret for the image's registry."),
+        click.option("--function", metavar="NAME", help="Call this Python function: module:name."),
+        click.option("--args", metavar="JSON", help="Its arguments, a JSON list."),
+        click.option("--kwargs", metavar="JSON", help="Its named arguments, a JSON object."),
+    )(function)
+
+
 def fields_of(given: Mapping[str, Any]) -> Json:
     """Return the fields that the options of `push_options` name."""
     fields: Json = {name: given[name] for name in PLAIN if given[name] is not None}
     fields.update({name: dict(given[name]) for name in ("tags", "env") if given[name]})
     fields.update({name: list(given[name]) for name in LISTS if given[name]})
     fields.update({name: True for name in SWITCHES if given.get(name)})
+    if given["container_option"]:
+        fields["container_options"] = dashed(given["container_option"])
     resources = {name: given[name] for name in RESOURCES if given[name] is not None}
     if resources:
         fields["resources"] = resources
@@ -102,6 +133,21 @@ def fields_of(given: Mapping[str, Any]) -> Json:
         if name in fields:
             fields[name] = whole(fields[name])
     return fields
+
+
+def call_of(given: Mapping[str, Any]) -> Json:
+    """Return the function that the options name, with its arguments."""
+    call: Json = {"name": given["function"]}
+    for name, kind, example in (("args", list, "[1, 2]"), ("kwargs", dict, '{"x": 1}')):
+        if given[name] is None:
+            continue
+        try:
+            call[name] = json.loads(given[name])
+        except ValueError as error:
+            raise BadInput(f"--{name} is not JSON: {error}", f"for example --{name} '{example}'") from None
+        if not isinstance(call[name], kind):
+            raise BadInput(f"--{name} {given[name]} is of the wrong kind", f"for example --{name} '{example}'")
+    return call
 
 
 # --- sources -------------------------------------------------------------------------------------------------------------
@@ -165,6 +211,14 @@ def source_of(words: tuple[str, ...], command: list[str] | None, given: Mapping[
         item: Json = {"input": command[0]} if len(command) == 1 and " " in command[0].strip() else {"command": command}
         yield Source(lambda: iter([item]), "the command", **more)
         return
+    if given.get("function"):
+        if words:
+            raise BadInput("a file and a function cannot both be pushed", "leave one of them out")
+        call = {"function": call_of(given)}
+        yield Source(lambda: iter([call]), "the function", **more)
+        return
+    if given.get("args") or given.get("kwargs"):
+        raise BadInput("--args and --kwargs are the arguments of a function", "name it: --function module:name")
     if len(words) != 1:
         meant = (
             f"to push a command: tokenpool push -- {shlex.join(words)}"

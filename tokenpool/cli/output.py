@@ -93,6 +93,15 @@ def one_line(value: Any) -> str:
 
 def command_of(token: Mapping[str, Any]) -> str:
     """Return what a token runs, as one line."""
+    if token.get("image") and "command" not in token:  # its input is a line for picas' workers
+        return one_line(f"image {token['image']}")
+    if isinstance(token.get("executors"), list):
+        return one_line(f"{len(token['executors'])} executors")
+    function, workflow = token.get("function"), token.get("workflow")
+    if isinstance(function, Mapping):
+        return one_line(f"function {function.get('name')}")
+    if isinstance(workflow, Mapping):
+        return one_line(f"workflow {workflow.get('url') or workflow.get('repo')}")
     command = token.get("command", token.get("input", ""))
     if isinstance(command, list) and all(isinstance(word, str) for word in command):
         import shlex

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import click
 
+from ..cwl.sources import is_source
 from ..errors import TokenpoolError
 from ..pool import Pool
 from ..worker import Event, WorkerOptions
@@ -23,6 +26,7 @@ from .push import send
 from .session import Session, verb
 from .waiting import SOME_FAILED
 from .work import Interruptible, configure_log, event_line, expect_views, options_of, run_worker, worker_options
+from .workflows import cwl_options, fetch_result, workflow_of
 
 INTERRUPTED = 130
 #: Failed tokens that are shown whole, and the lines of their logs.
@@ -36,34 +40,47 @@ KEPT = 1000
     "tokenpool run jobs.txt",
     "tokenpool run jobs.csv --slots 8 --timeout 10m --max-retries 2",
     "tokenpool run - --batch night < jobs.txt",
+    "tokenpool run ctb/salmon:master params.yaml",
     takes_command=True,
 )
 @click.argument("file", nargs=-1)
 @push_options
+@cwl_options
 @worker_options
 @click.option("--isolated", is_flag=True, help="Run each command in a folder of its own, not in this one.")
 @click.pass_context
 def run(ctx: click.Context, /, file: tuple[str, ...], **given: Any) -> int:
-    """Push a file of tokens and run them here.
+    """Push a file of tokens, or a workflow, and run them here.
 
     They become a new batch, named like FILE unless --batch says otherwise; it is worked until none of its tokens waits or
     runs. Commands run in the current folder. Exit code 0, or 3 if some tokens failed. Ctrl-C gives running tokens back.
+
+    FILE may be a CWL workflow (user/repo[:ref][/path.cwl], a URL, a .cwl file) with a file of parameters behind it. It is
+    a token too; its output files are then fetched from the pool into the current folder, and its output object is printed.
     """
     session = ctx.ensure_object(Session)
     configure_log(session)
+    command = ctx.meta.get("tokenpool.command")
     given["batch"] = given["own_batch"] = given["batch"] or _batch_name(file)
-    with source_of(file, ctx.meta.get("tokenpool.command"), given) as source:
+    workflow = command is None and len(file) > 0 and is_source(file[0])
+    opened = (
+        nullcontext(workflow_of(session, file[0], file[1:], given)) if workflow else source_of(file, command, given)
+    )
+    with opened as source:
         count = source.check()
         if given["dry_run"]:
             print_tokens(source)
             return 0
         with session.open(create=given["create"], make_file=True) as pool:
-            return Local(session, pool, given).run(source, count)
+            code = Local(session, pool, given).run(source, count)
+            if workflow and code == 0:
+                fetch_result(pool, given["batch"], Path.cwd(), show=not session.json)
+            return code
 
 
 def _batch_name(file: tuple[str, ...]) -> str:
     """Return the file's name with a suffix that makes it a new batch every time."""
-    stem = Path(file[0]).stem if file and file[0] != "-" else "run"
+    stem = re.sub(r"[^\w.-]", "_", Path(file[0]).stem) if file and file[0] != "-" else "run"
     return f"{stem.replace(' ', '_') or 'run'}-{secrets.token_hex(3)}"
 
 

@@ -21,6 +21,7 @@ from ..pool import Pool
 from ..spool import default_root
 from ..worker import Event, Summary, Worker, WorkerOptions, cpu_count
 from .output import COLORS, command_of, number, of_os_error, one_line, print_json, say, warn
+from .policy import policy_of, policy_options
 from .session import Session, flags, verb
 from .types import DURATION, PAIR, SIZE, VIEW
 
@@ -64,6 +65,7 @@ def worker_options(function: Function) -> Function:
         click.option(
             "--prefetch", type=click.IntRange(0), metavar="N", help="Claim N tokens more than slots are free (0)."
         ),
+        policy_options,
     )(function)
 
 
@@ -85,6 +87,7 @@ def worker_options(function: Function) -> Function:
 @click.option(
     "--poll", type=DURATION, metavar="TIME", help="The longest pause between two looks at an empty pool (5s)."
 )
+@click.option("--sleep-time", type=DURATION, hidden=True, help="makeitso's word for --poll.")
 @click.option("--max-tasks", type=click.IntRange(1), metavar="N", help="Leave after N tokens.")
 @click.option(
     "--max-total-time", type=DURATION, metavar="TIME", help="Claim nothing after so long; leave when all is finished."
@@ -122,6 +125,8 @@ def work(session: Session, /, **given: Any) -> int:
     tokens could not be delivered and wait in the spool.
     """
     configure_log(session)
+    sleep_time = given.pop("sleep_time")
+    given["poll"] = sleep_time if given["poll"] is None else given["poll"]
     if given["on_idle"] and given["idle_timeout"] is None and not session.settings()["idle_timeout"]:
         raise BadInput("--on-idle is run when the worker was idle for its time", "give --idle-timeout too")
     if given["check"] and given["max_fast_failures"] is None:
@@ -201,6 +206,7 @@ def options_of(session: Session, given: Mapping[str, Any], **fixed: Any) -> Work
         **{name: settings[name] for name in ("poll", "grace", "log_limit", "cleanup", "lease", "prefetch")},
         **{name: given.get(name) for name in ("max_tasks", "max_total_time", "cwd", "max_fast_failures")},
         "adopt_picas_after": given.get("adopt_picas_after"),
+        "policy": policy_of(session, given),
     }
     return WorkerOptions(**{**chosen, **fixed})
 

@@ -1,0 +1,69 @@
+"""Pushes what other systems' files describe: a table of readers, one for each format that `import` knows by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ..errors import BadInput, NotFound, NotPermitted
+from .intake import Source, described, print_tokens
+from .output import number, print_json, say
+from .push import send
+from .session import Session
+
+Json = dict[str, Any]
+
+#: The format's name and its reader, "module:function" below `tokenpool`: ``function(path: str) -> Iterator[Json]`` yields
+#: the fields of each token, as `push` takes them. It raises BadInput, with the place in the file, for what makes no
+#: sense; it is run to its end once before the first token is pushed, and a second time to push.
+READERS: Mapping[str, str] = {
+    "lando": "cwl.lando:read",
+    "ptq": "functions.formats:read_ptq",
+    "simpletasks": "functions.formats:read_simpletasks",
+}
+#: Readers that are given the names of `--secret` too: ``function(path, secrets=("NAME", ...))``.
+TAKES_SECRETS = frozenset({"lando"})
+
+
+def import_as(session: Session, format: str, file: str, given: Mapping[str, Any]) -> int:
+    """Push the tokens that a file of a format describes; all of it is read before the first one is pushed."""
+    fields = {"batch": given["batch"]} if given["batch"] else {}
+    source = Source(lambda: _read(format, file, tuple(given["secrets"])), file, fields)
+    count = source.check()
+    if not count:
+        raise BadInput(f"{file} describes no token", "nothing was pushed")
+    if given["dry_run"]:
+        print_tokens(source)
+        return 0
+    with session.open(create=given["create"], make_file=True) as pool:
+        sent = send(pool, source, count, show_ids=session.verbose and not session.json)
+    if session.json:
+        print_json({"schema": 1, "imported": sent.pushed, "refused": sent.refused})
+    else:
+        if count == 1 and sent.last and not session.verbose:
+            click.echo(sent.last)
+        notes = [f"{number(len(sent.refused))} refused"] if sent.refused else []
+        say(described(sent.pushed, given["batch"], notes))
+    return 1 if sent.refused else 0
+
+
+def _read(format: str, file: str, secrets: tuple[str, ...]) -> Iterator[Json]:
+    if format not in READERS:
+        raise BadInput(f"there is no format {format!r} to import", f"known: {', '.join(sorted(READERS))}")
+    if secrets and format not in TAKES_SECRETS:
+        raise BadInput(f"--secret says nothing about a file of {format}", "leave it out")
+    module, _, name = READERS[format].partition(":")
+    read = getattr(import_module(f"tokenpool.{module}"), name)
+    try:
+        yield from read(file, secrets=secrets) if format in TAKES_SECRETS else read(file)
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {file}", "check the name") from None
+    except IsADirectoryError:
+        raise BadInput(f"{file} is a folder", "name a file") from None
+    except PermissionError:
+        raise NotPermitted(f"{file} may not be read", "check its permissions: ls -l") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file} is not text in UTF-8: {error.reason}", "is it the right file?") from None
