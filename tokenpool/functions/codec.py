@@ -52,7 +52,7 @@ def _text(data: bytes) -> str:
 
 def _by_value(value: Any) -> str:
     try:
-        import cloudpickle  # type: ignore[import-not-found,unused-ignore]
+        import cloudpickle
     except ImportError:
         raise TypeError(
             f"{value!r:.80} cannot be sent as it is: it belongs to a script or a notebook, or is no plain value. "

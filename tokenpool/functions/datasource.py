@@ -74,7 +74,7 @@ class Remote:
 
     def __init__(self, url: str) -> None:
         try:
-            import fsspec  # type: ignore[import-not-found,import-untyped,unused-ignore]
+            import fsspec
         except ImportError:
             raise BadInput(f"{url} needs fsspec, which is not installed here", "pip install fsspec") from None
         try:
