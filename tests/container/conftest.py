@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,11 +12,11 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "acceptance"))
 
-from cli_tools import ok, use
-from engines import IMAGE, EngineServer, Missing, RegistryServer, free_port
+from cli_tools import use
+from container_tools import Token, shown, work_off
+from engines import EngineServer, Missing, RegistryServer, free_port
 
 ENGINES = ("docker", "podman")
-Token = dict[str, Any]
 
 
 @pytest.fixture(scope="session")
@@ -87,42 +86,3 @@ def run(engine: EngineServer) -> Callable[..., Token]:
         return shown("t")
 
     return run
-
-
-def work_off(*options: object, **fields: Any) -> None:
-    """Push one token and run a worker until nothing waits; failed attempts leave their folders to be looked at."""
-    push(**fields)
-    ok("work", "--quit", "--slots", 1, "--workdir", "scratch", *options)
-
-
-def kept(*path: str) -> Path:
-    """Return a file in the folder that an attempt left."""
-    (folder,) = (each for each in Path("scratch").glob("*/t.*") if each.is_dir())
-    return folder.joinpath(*path)
-
-
-def push(**fields: Any) -> None:
-    """Push one token of the test image, named t."""
-    image = {} if fields.get("executors") else {"image": IMAGE}
-    ok("push", "-", "--format", "jsonl", stdin=json.dumps({"_id": "t", **image, **fields}))
-
-
-def shown(name: str) -> Token:
-    """Return a token."""
-    found: Token = ok("show", name, "--json").json
-    return found
-
-
-def failure(token: Token) -> tuple[int, str | None]:
-    """Return the exit code and the class of the last attempt's failure."""
-    return token["exit_code"], token["attempts"][-1]["failure_class"]
-
-
-def message(token: Token) -> str:
-    """Return what the token says of its failure."""
-    return str(token["error"][-1]["message"])
-
-
-def out(name: str = "t") -> str:
-    """Return what a token printed."""
-    return ok("logs", name, "--out").out

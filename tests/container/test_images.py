@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from cli_tools import ok
-from conftest import failure, message, out, shown, work_off
+from container_tools import failure, message, out, shown, work_off
 from docker.errors import APIError, NotFound
 from engines import IMAGE, EngineServer, RegistryServer
 

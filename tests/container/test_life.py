@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cli_tools import call, command, environment, ok
-from conftest import failure, out, push, shown
+from container_tools import failure, out, push, shown
 from engines import IMAGE, EngineServer
 from processes import until
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cli_tools import call, ok
-from conftest import failure, kept, message, out
+from container_tools import failure, kept, message, out
 from engines import IMAGE, EngineServer
 
 from tokenpool.engines.base import Job, Step

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from cli_tools import ROOT, ok, use
-from conftest import failure, kept, message, out, push, shown, work_off
+from container_tools import failure, kept, message, out, push, shown, work_off
 from engines import IMAGE, EngineServer
 
 
