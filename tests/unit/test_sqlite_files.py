@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import random
@@ -202,6 +203,20 @@ def test_a_pool_of_the_future_is_left_alone(sqlite_url: str, tmp_path: Path) -> 
         other.execute("PRAGMA user_version = 1000")
     with pytest.raises(BadInput, match="newer"):
         SQLiteBackend(sqlite_url)
+
+
+def test_a_forgotten_pool_in_a_cycle_closes_its_file(sqlite_url: str) -> None:
+    # Since 3.13 a connection that is collected open is a warning, which is an error here.
+    pool = SQLiteBackend(sqlite_url, create=True)
+    handle = pool._connections.use()
+    vars(handle)["itself"] = handle
+    path = Path(pool.place.path)
+    assert path.with_name(f"{path.name}-wal").exists()
+
+    del pool, handle
+    gc.collect()
+
+    assert not path.with_name(f"{path.name}-wal").exists(), "the last connection takes the log along"
 
 
 # ── a disk that will not ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -173,13 +173,16 @@ class _Handle:
         self.path = path
         self.connection = connection
         self.pid = os.getpid()
-        self.closed = False
         self.lock = threading.RLock()
+        # Not __del__: a handle that dies in a cycle takes its connection along, in any order, unless somebody keeps that.
+        self._closing = weakref.finalize(self, _let_go, connection, self.pid)
+        # At exit other threads may still use it.
+        self._closing.atexit = False
 
     # A class, not a generator: it is entered for every statement.
     def __enter__(self) -> sqlite3.Connection:
         self.lock.acquire()
-        if self.closed:
+        if not self._closing.alive:
             self.lock.release()
             raise _was_closed(self.path)
         return self.connection
@@ -188,17 +191,18 @@ class _Handle:
         self.lock.release()
 
     def close(self) -> None:
-        self.closed = True
-        if self.pid == os.getpid():
-            self.connection.close()
-        else:
-            # Closing would drop locks and the log that the parent still uses.
-            _INHERITED.append(self.connection)
-
-    __del__ = close
+        self._closing()
 
 
 _INHERITED: list[sqlite3.Connection] = []
+
+
+def _let_go(connection: sqlite3.Connection, pid: int) -> None:
+    if pid == os.getpid():
+        connection.close()
+    else:
+        # Closing would drop locks and the log that the parent still uses.
+        _INHERITED.append(connection)
 
 
 def _was_closed(path: str) -> TokenpoolError:
