@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import zipfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 from .errors import NotFound
 
@@ -14,16 +15,31 @@ DEFAULT_DESIGNS = ("Monitor", "tokenpool")
 AUTOPILOT_DESIGNS = ("SingleCore", "MultiCore")
 
 
-def folder() -> Path:
-    """Return the folder of views: inside an installed package, else beside it in a checkout.
+#: A folder on the disk or in a single file.
+Folder = Union[Path, zipfile.Path]
+
+
+def folder() -> Folder:
+    """Return the folder of views: inside an installed package or a single file, else beside it in a checkout.
 
     It is looked for when asked, not at import: a worker node that only runs tokens need not have it.
     """
-    here = Path(__file__).resolve().parent
-    for candidate in (here / "_views", here.parent / "views"):
+    return shipped_folder("_views", "views")
+
+
+def shipped_folder(inside: str, beside: str) -> Folder:
+    """Return a folder that came with us: by its name inside the package, or beside it in a checkout. Raises NotFound."""
+    archive = getattr(globals().get("__loader__"), "archive", None)
+    here = Path(__file__).parent if archive else Path(__file__).resolve().parent
+    candidates: list[Folder] = [here / inside, here.parent / beside]
+    if archive:
+        candidates = [zipfile.Path(archive, f"{here.relative_to(archive).as_posix()}/{inside}/")]
+    for candidate in candidates:
         if candidate.is_dir():
             return candidate
-    raise NotFound("the views of tokenpool are not installed here", "install tokenpool whole: pip install tokenpool")
+    raise NotFound(
+        f"the {beside} of tokenpool are not installed here", "install tokenpool whole: pip install tokenpool"
+    )
 
 
 def views(design: str) -> dict[str, dict[str, str]]:
@@ -32,10 +48,14 @@ def views(design: str) -> dict[str, dict[str, str]]:
     if not design or not root.is_dir():
         return {}
     return {
-        view.name: {file.name: file.read_text("utf-8") for file in sorted(view.iterdir())}
-        for view in sorted(root.iterdir())
+        view.name: {file.name: file.read_text("utf-8") for file in sorted(view.iterdir(), key=_name)}
+        for view in sorted(root.iterdir(), key=_name)
         if view.is_dir()
     }
+
+
+def _name(path: Folder) -> str:
+    return path.name  # what lies in an archive has no order of its own
 
 
 def design_document(design: str) -> dict[str, Any]:

@@ -34,6 +34,8 @@ DEAD_LINE = 75.0
 IDLE_FACTOR = 30
 #: Fields of the document that others write; all the rest is the worker's own.
 ORDERS = ("slots", "drain", "stop", "fenced", "look", "follow")
+#: Names the order that started us, where a launcher did: who asked for workers knows by it which ones came.
+JOB = "TOKENPOOL_LAUNCH"
 #: Every worker document has an id from here to there.
 FIRST, LAST = "worker_", "worker_\uffff"
 
@@ -124,6 +126,7 @@ class Lease:
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
             "started": timestamp(),
+            "job": os.environ.get(JOB, ""),
         }
         #: The revision that was written or read last.
         self.rev = ""

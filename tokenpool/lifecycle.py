@@ -30,6 +30,9 @@ from .vault import FRONT, hide, hide_in_file, secrets_of
 
 log = logging.getLogger(__name__)
 
+#: The exit code of what SIGTERM has ended, and seconds within which a worker hears that it was meant as well.
+TERMINATED, HEARSAY = 143, 0.5
+
 
 @dataclass(frozen=True)
 class Context:
@@ -115,7 +118,7 @@ def run_token(doc: Json, context: Context) -> Run:
         result = Result(transitions.PICAS_ERROR)
     else:
         result = execute(doc, places, context)
-    result = _as_stopped(_as_cut(result, context), context.stopped(claim))
+    result = _as_stopped(_as_cut(result, context), _why_ended(result, claim, context))
     closed = close(doc, _as_hidden(result, places), began, context)
     attach(closed, result, places, context)
     return keep(Run(Outcome(closed, claim), result, places, time.monotonic() - clock), context)
@@ -179,7 +182,7 @@ def end_token(started: Started, context: Context) -> Run:
         result, began, seconds = started.runner.result(doc, finished), finished.began, finished.seconds
     except SupervisorLost as error:
         result, began, seconds = Result(transitions.PICAS_ERROR, "lost", f"{error}; {error.hint}"), 0.0, 0.0
-    result = _as_stopped(_as_cut(result, context), context.stopped(claim))
+    result = _as_stopped(_as_cut(result, context), _why_ended(result, claim, context))
     closed = close(doc, result, timestamp(began or None), context)
     attach(closed, result, started.places, context)
     return keep(Run(Outcome(closed, claim), result, started.places, seconds), context)
@@ -287,6 +290,13 @@ def _as_cut(result: Result, context: Context) -> Result:
         return result
     message = f"the disk of {context.bays.root} was full when it ended: what it wrote may be cut"
     return Result(result.exit_code, "lost", message, result.cpu_seconds, result.max_rss_mb)
+
+
+def _why_ended(result: Result, claim: str, context: Context) -> str:
+    """Return why a child was ended: a batch system ends all processes of a job at once, and we may be the last to hear."""
+    if not context.stopped(claim) and result.exit_code == TERMINATED:
+        time.sleep(HEARSAY)
+    return context.stopped(claim)
 
 
 def _as_stopped(result: Result, why: str) -> Result:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from . import conflicts, transitions
+from . import conflicts, steering, transitions
 from .backends.base import Backend, Json
 from .bell import BELL
 from .claims import Claimer
@@ -41,7 +41,7 @@ class Oversight:
     ) -> None:
         self._backend, self._member, self._claimer, self._slots = backend, member, claimer, slots
         self._resize = resize
-        self.drain = self.stop = False
+        self.drain = self.stop = self._warned = False
         self.anew = False
         self._looks = 0
         self._watched_at = self._shown_at = time.monotonic()
@@ -60,9 +60,17 @@ class Oversight:
         """The seconds after which to attend again, if nothing is heard before."""
         return SHOW if self._followed else WATCH
 
+    def warn(self) -> None:
+        """Claim no more: the end is near, and what runs may have time enough. A signal handler calls this."""
+        self.drain = self._warned = True
+        self._slots.wake()
+
     def attend(self, delivering: Iterable[str]) -> None:
         """Act on all news; `delivering` are claims whose outcome is on its way."""
         member = self._member
+        if self._warned:
+            self._warned = False
+            self._show_drain()
         if member.lost.is_set():
             self._slots.stop_all("lost", 0)
             self._slots.go_on()
@@ -80,6 +88,13 @@ class Oversight:
         patience = member.seconds * RENEW_AT if member.ear.listens else WATCH
         if self._slots.running and now - self._watched_at >= patience:
             self._watch()
+
+    def _show_drain(self) -> None:
+        """Let others see that this worker leaves; it does so in any case."""
+        try:
+            steering.steer_many(self._backend, [self._member.lease.name], drain=True)
+        except TokenpoolError as error:
+            log.info("the pool does not know that this worker leaves: %s", error)
 
     def _obey(self, orders: Json) -> None:
         slots = orders.get("slots")

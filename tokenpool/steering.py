@@ -51,6 +51,8 @@ class WorkerInfo:
     resources: Mapping[str, Any] = field(default_factory=dict)
     #: When it has to leave, in seconds since 1970, if it knows.
     ends: float | None = None
+    #: The order that started it, if a launcher did.
+    job: str = ""
 
     @property
     def name(self) -> str:
@@ -129,6 +131,7 @@ def worker_info(doc: Json, now: float, held: int | None = None) -> WorkerInfo:
         tags={str(key): str(value) for key, value in tags.items()} if isinstance(tags, dict) else {},
         resources=resources if isinstance(resources, dict) else {},
         ends=_time(doc.get("ends")),
+        job=str(doc.get("job") or ""),
     )
 
 

@@ -112,7 +112,7 @@ class Worker:
             self._slots = Slots(self.options.slots, Work(context, self._cannot_run), self.options.grace)
             sized = (self._slots.resize, self.rooms.resize, lambda slots: self.health.forgive())
             self._oversight = Oversight(self.pool.backend, self.member, self.claimer, self._slots, sized)
-            with signals(self.stop, lambda: self.slots.stop_all("preempted", 0)):
+            with signals(self.stop, lambda: self.slots.stop_all("preempted", 0), self._oversight.warn):
                 try:
                     self.member.start()
                     self.deliveries.deliver_inherited(self.pool.backend)
@@ -186,7 +186,7 @@ class Worker:
                 log.info("idle: %s", run_check(self.options.on_idle) or "done")
             return True
         if room <= 0:
-            return not self.health.note or self.options.quit
+            return not self.member.lost.is_set() and (not self.health.note or self.options.quit)
         return not self._away and self.options.quit and self.claimer.exhausted and not self._something_waits()
 
     def _something_waits(self) -> bool:
@@ -392,7 +392,7 @@ class Worker:
             log_limit=options.log_limit,
             cleanup=options.cleanup,
             on_child=lambda claim, child, places: self.slots.on_child(claim, child, places),
-            stopped=lambda claim: self.slots.why_stopped(claim),
+            stopped=lambda claim: self.slots.why_stopped(claim) or ("preempted" if self._stopping.is_set() else ""),
             placement=self.rooms.placement,
         )
 

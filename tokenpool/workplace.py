@@ -33,8 +33,13 @@ def scratch(workdir: Path | None, name: str) -> Iterator[Bays]:
 
 
 @contextmanager
-def signals(leave: Callable[[], None], hurry: Callable[[], None]) -> Iterator[None]:
-    """Call `leave` on the first SIGTERM or SIGINT and `hurry` on each further one; only in the main thread."""
+def signals(
+    leave: Callable[[], None], hurry: Callable[[], None], warned: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Call `leave` on the first SIGTERM or SIGINT and `hurry` on each further one; only in the main thread.
+
+    `warned` is called on SIGUSR1, which batch systems can send some time before a job ends.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -48,6 +53,7 @@ def signals(leave: Callable[[], None], hurry: Callable[[], None]) -> Iterator[No
         leave()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda signum, frame: warned())
     try:
         yield
     finally:

@@ -46,8 +46,11 @@ VERBS = {
     "exec": ("exec:exec_token", "Run a token here, without claiming or changing it."),
     "worker": ("worker:worker", "Show the workers and steer them."),
     "batch": ("batch:batch", "Show the batches and steer them."),
+    "launch": ("launch:launch", "Start workers by a batch system, and see what was launched."),
+    "scale": ("scale:scale", "Keep as many workers as the waiting tokens need."),
     "spool": ("spool:spool", "Show and deliver finished tokens that wait on this computer."),
     "config": ("config:config", "Show and change the settings."),
+    "sandbox": ("sandbox:sandbox", "Build what a worker node gets: one file and its scripts."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
 }
 

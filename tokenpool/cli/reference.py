@@ -48,7 +48,7 @@ def _command(path: str, command: click.Command) -> Iterator[str]:
     yield "```\n"
     if isinstance(command, click.Group):
         for name in command.list_commands(click.Context(root)):
-            yield from _command(f"{path} {name}", command.commands[name])
+            yield from _command(f"{path} {name}", command.get_command(click.Context(root), name) or command)
 
 
 def _argument(param: click.Argument) -> str:

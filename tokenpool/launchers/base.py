@@ -51,6 +51,10 @@ class Order:
     logs: str = ""
     #: Variables that the worker gets; no secrets.
     env: tuple[tuple[str, str], ...] = ()
+    #: The text of the template to fill in place of the shipped one.
+    template: str = ""
+    #: Files of this machine that travel with each job, where there is no common disk.
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

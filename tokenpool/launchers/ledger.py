@@ -53,6 +53,13 @@ class Ledger:
                 found += [Job(**each) for each in noted["jobs"] if launcher in ("", each["launcher"])]
         return sorted(found, key=lambda job: job.submitted)
 
+    def pool_of(self, name: str) -> str:
+        """Return the pool of an order; empty where nothing is noted of it."""
+        try:
+            return str(json.loads(self._path(name).read_text())["pool"])
+        except (OSError, ValueError):
+            return ""
+
     def forget(self, name: str) -> None:
         """Forget an order that has ended."""
         self._path(name).unlink(missing_ok=True)
