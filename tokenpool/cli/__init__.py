@@ -28,6 +28,7 @@ VERBS = {
     "list": ("tokens:list_tokens", "List tokens."),
     "show": ("tokens:show", "Show one token."),
     "logs": ("logs:logs", "Print the logs of a token."),
+    "fetch": ("fetch:fetch", "Bring the outputs and logs of tokens home."),
     "wait": ("waiting:wait", "Wait until tokens are finished."),
     "watch": ("watch:watch", "Watch the pool live."),
     "retry": ("bulk:retry", "Put failed tokens back to todo."),
@@ -47,6 +48,7 @@ VERBS = {
     "worker": ("worker:worker", "Show the workers and steer them."),
     "batch": ("batch:batch", "Show the batches and steer them."),
     "spool": ("spool:spool", "Show and deliver finished tokens that wait on this computer."),
+    "cache": ("cache:cache", "Show and clear what tokens share on this computer."),
     "config": ("config:config", "Show and change the settings."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
 }
