@@ -190,7 +190,7 @@ class Worker:
                 log.info("idle: %s", run_check(self.options.on_idle) or "done")
             return True
         if room <= 0:
-            return not (self.health.note or self._disk.note) or self.options.quit
+            return not (self.member.lost.is_set() or ((self.health.note or self._disk.note) and not self.options.quit))
         return not self._away and self.options.quit and self.claimer.exhausted and not self._something_waits()
 
     def _something_waits(self) -> bool:
