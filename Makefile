@@ -4,7 +4,7 @@ VENV := .venv
 PEERS := build/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-core test-chaos test-runners chaos test-on demo bench peers couchdb clean
+.PHONY: help venv test test-core test-chaos test-runners test-data chaos test-on demo bench peers couchdb clean
 
 help:  ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -14,7 +14,7 @@ venv: $(VENV)/stamp  ## make .venv with all that tests and demo need, where it i
 # The stamp also names this folder: a moved tree has a .venv whose scripts point elsewhere.
 $(VENV)/stamp: pyproject.toml setup.py
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,test-runners,demo]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,test-runners,test-data,demo]'
 	@pwd > $@
 
 ifneq ($(wildcard $(VENV)/stamp),)
@@ -23,10 +23,10 @@ ifneq ($(shell cat $(VENV)/stamp),$(CURDIR))
 endif
 endif
 
-test: test-core test-runners test-chaos  ## run all tests
+test: test-core test-runners test-data test-chaos  ## run all tests
 
 test-core: venv  ## unit, conformance, acceptance, picas compatibility, docs, lint, types
-	@began=$$(date +%s); $(VENV)/bin/python -m pytest $(foreach group,chaos container cwl functions,--ignore=tests/$(group)) \
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest $(foreach group,chaos container cwl functions data,--ignore=tests/$(group)) \
 		&& echo "core: $$(( $$(date +%s) - began )) s of 480 s"
 
 test-chaos: venv  ## the promise, while workers, servers, lines, clocks and disks fail
@@ -36,6 +36,10 @@ test-chaos: venv  ## the promise, while workers, servers, lines, clocks and disk
 test-runners: venv  ## containers, CWL workflows, Python functions, with the real engines
 	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/container tests/cwl tests/functions \
 		&& echo "runners: $$(( $$(date +%s) - began )) s of 480 s"
+
+test-data: venv  ## inputs, outputs, shared files, with real servers of every kind
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/data \
+		&& echo "data: $$(( $$(date +%s) - began )) s of 480 s"
 
 test-on:  ## unit and conformance tests on another Python: make test-on PYTHON=python3.9
 	$(PYTHON) -m venv --clear build/venv-$(notdir $(PYTHON))
@@ -56,6 +60,7 @@ examples/bin/fractals: examples/src/fractals.c
 bench: venv $(PEERS)/stamp  ## measure beside the peers: make bench COUCHDB=http://admin:secret@127.0.0.1:5984 BENCH="--only shell"
 	$(VENV)/bin/python benchmarks/bench.py --couchdb "$(COUCHDB)" --peers-python $(PEERS)/bin/python $(BENCH)
 	$(if $(BENCH),,$(VENV)/bin/python benchmarks/map.py --peers-python $(PEERS)/bin/python)
+	$(if $(BENCH),,$(VENV)/bin/python benchmarks/staging.py --peers $(PEERS)/bin)
 
 peers: $(PEERS)/stamp  ## install what the benchmark compares with, as far as it can be had
 

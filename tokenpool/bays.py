@@ -120,6 +120,14 @@ def _looks(folder: str) -> tuple[int, ...]:
     return now.st_mode, now.st_ino, now.st_nlink, now.st_mtime_ns, now.st_ctime_ns
 
 
+def discard(path: str) -> None:
+    """Remove what an attempt left, if it can be and is there."""
+    try:
+        _remove(path)
+    except OSError:
+        pass
+
+
 def _remove(path: str) -> None:
     """Remove a file, a link, or a folder with all that is in it, whatever rights a token left there."""
     if not stat.S_ISDIR(os.lstat(path).st_mode):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from .data_checks import DATA_CHECKS
 from .errors import BadInput
 from .run_checks import RUN_CHECKS
 
@@ -216,9 +217,10 @@ CHECKS: Mapping[str, Check] = {
     "batch": _batch,
     "tags": _tags,
     **RUN_CHECKS,
+    **DATA_CHECKS,
 }
 #: Without these in order a worker could only fail on the token, or would run it too early.
 NEEDED_TO_RUN = (
     "resources", "timeout", "max_retries", "retry_delay", "retry_backoff", "not_before", "depends_on", "checkpoint",
-    "accept_failure", *RUN_CHECKS,
+    "accept_failure", *RUN_CHECKS, *DATA_CHECKS,
 )  # fmt: skip

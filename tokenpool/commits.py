@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 #: Rounds of reading back one outcome before it is left to the next pass of the caller.
 ROUNDS = 8
 #: What a worker writes into a token it ran; everything else is the server's.
-OURS = ("lock", "done", "exit_code", "output", "error", "scrub_count", "hostname", "lease", *transitions.JOB_ID_FIELDS)
+OURS = (
+    "lock", "done", "exit_code", "output", "error", "scrub_count", "hostname", "lease", "reuse_key",
+    *transitions.JOB_ID_FIELDS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import netrc
 import os
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -22,6 +23,10 @@ DEFAULTS: dict[str, Any] = {
     "grace": 10.0,
     "lease": 120.0,
     "prefetch": 0,
+    "transfers": 8,
+    "cache": "",  # empty: below XDG_CACHE_HOME
+    "cache_limit": "20%",
+    "scratch_limit": 95.0,
     "spool": "",  # empty: below XDG_STATE_HOME
     "log_limit": 1_000_000,
     "cleanup": "success",
@@ -34,6 +39,8 @@ DEFAULTS: dict[str, Any] = {
     "password_file": "",
 }
 CLEANUPS = ("success", "always", "never")
+#: The tables that say how storages are reached: ``[storage."s3://bucket/"]``.
+STORAGE = "storage"
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Settings:
 
     entries: Mapping[str, Setting]
     environ: Mapping[str, str]
+    #: The options of storages, a table for each beginning of URLs.
+    places: Mapping[str, Setting] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         return self.entries[name].value
@@ -58,6 +67,11 @@ class Settings:
     def pool(self) -> str:
         """The URL of the pool."""
         return str(self["pool"])
+
+    @property
+    def storage(self) -> dict[str, Mapping[str, Any]]:
+        """The options of storages by the beginning of their URLs."""
+        return {front: setting.value for front, setting in self.places.items()}
 
     def password(self) -> str | None:
         """Return the password for the pool: environment, file, netrc, picas' file; None where none is needed."""
@@ -82,10 +96,14 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None, **fl
         _environment(env),
         {name: Setting(value, "option") for name, value in flags.items() if value is not None},
     ]
+    places: dict[str, Setting] = {}
     for source in sources:
+        tables = source.pop(STORAGE, None)
+        if tables is not None:
+            places.update(_places(tables))
         for name, setting in source.items():
             entries[name] = Setting(_checked(name, setting), setting.origin)
-    return Settings(entries, env)
+    return Settings(entries, env, places)
 
 
 def user_file(environ: Mapping[str, str]) -> Path:
@@ -118,7 +136,7 @@ def _file(path: Path) -> dict[str, Setting]:
         raise BadInput(f"{path}: {error}", 'write for example: pool = "sqlite:///tokenpool.db"') from None
     except PermissionError:
         raise NotPermitted(f"{path} may not be read", "check its permissions: ls -l") from None
-    strange = sorted(set(values) - set(DEFAULTS))
+    strange = sorted(set(values) - {*DEFAULTS, STORAGE})
     if strange:
         raise BadInput(f"{path}: unknown setting {strange[0]!r}", f"known: {', '.join(DEFAULTS)}")
     return {name: Setting(value, str(path)) for name, value in values.items()}
@@ -142,7 +160,52 @@ def _checked(name: str, setting: Setting) -> Any:
         raise BadInput(f"a lease of {value:g} s (from {setting.origin}) is too short", "1 s or more, for example 2m")
     if name == "cleanup" and value not in CLEANUPS:
         raise BadInput(f"cleanup = {value!r} (from {setting.origin}) is unknown", f"one of {', '.join(CLEANUPS)}")
+    if name == "transfers" and value < 1:
+        raise BadInput(f"transfers = {value} (from {setting.origin}) moves nothing", "1 or more, for example 8")
+    if name == "scratch_limit" and not 0 < value <= 100:
+        raise BadInput(f"scratch_limit = {value:g} (from {setting.origin}) is no percentage", "for example 95")
+    if name == "cache_limit":
+        _checked_limit(value, setting.origin)
     return value
+
+
+def _checked_limit(value: str, origin: str) -> None:
+    try:
+        bytes_of(value, 100)
+    except ValueError:
+        raise BadInput(
+            f"cache_limit = {value!r} (from {origin}) is no size", "bytes, 50GB, or a part of its disk: 20%"
+        ) from None
+
+
+def bytes_of(text: str, whole: float) -> int:
+    """Return the bytes that a size names, a percentage being of the `whole`; raises ValueError.
+
+    >>> bytes_of("50GB", 0), bytes_of("20%", 1000), bytes_of("1.5k", 0)
+    (50000000000, 200, 1500)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)b?|(%))", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError(text)
+    number, unit, percent = found.groups()
+    if percent:
+        if float(number) > 100:
+            raise ValueError(text)
+        return int(float(number) / 100 * whole)
+    return int(float(number) * 1000 ** " kmgt".index((unit or " ").lower()))
+
+
+def _places(setting: Setting) -> dict[str, Setting]:
+    """Return the tables of storages, each by the beginning of its URLs; raises BadInput."""
+    example = '[storage."s3://bucket/"] and below it: endpoint_url = "https://host", key = "secret:NAME"'
+    if not isinstance(setting.value, dict):
+        raise BadInput(f"{setting.origin}: storage = {setting.value!r} is no table", f"write {example}")
+    for front, options in setting.value.items():
+        if "://" not in front and not front.startswith("/"):
+            raise BadInput(f"{setting.origin}: storage {front!r} is no beginning of URLs", f"write {example}")
+        if not isinstance(options, dict):
+            raise BadInput(f"{setting.origin}: storage {front!r} is no table of options", f"write {example}")
+    return {front: Setting(options, setting.origin) for front, options in setting.value.items()}
 
 
 # --- passwords and picas' file -------------------------------------------------------------------------------------------

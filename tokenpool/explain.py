@@ -13,7 +13,7 @@ from .backends.base import Backend, Json
 from .parents import parents_of
 from .prospects import Reason, asker, prospects, spoken
 from .selectors import parse_time
-from .steering import WorkerInfo, number_of, worker_info
+from .steering import WorkerInfo, doing, number_of, worker_info
 
 #: Parents that are named one by one.
 PARENTS = 10
@@ -187,9 +187,11 @@ def _by_worker(doc: Json, worker: WorkerInfo, ago: str) -> Iterator[Reason]:
     elif entry is not None and entry.get("phase") == "wait":
         yield Reason("claimed", f"{worker.name} has claimed it{ago} and starts it when a slot is free")
     else:
-        phase = str(entry.get("phase") or "run") if entry else "run"
-        doing = "runs it" if phase == "run" else f"has it (phase: {phase})"
-        yield Reason("running", f"{worker.name} {doing}{ago}", f"tokenpool logs -f {doc['_id']}")
+        data = doing(entry) if entry is not None else ""
+        if data:
+            yield Reason("running", f"{worker.name} has it{ago}, and {data}", "tokenpool watch shows how far it is")
+        else:
+            yield Reason("running", f"{worker.name} runs it{ago}", f"tokenpool logs -f {doc['_id']}")
     if worker.state == "stopping":
         yield Reason("worker_stops", f"{worker.name} is told to leave, and gives it back")
 

@@ -9,10 +9,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import attachments, retries, transitions
+from .ahead import Ahead, Watching
 from .attachments import attach_files, attach_logs, keep_checkpoint, restore_checkpoint
 from .backends.base import Backend, Json
 from .bays import Bays
@@ -25,13 +27,23 @@ from .limits import Limits
 from .links import SupervisorLost
 from .runners import Runners
 from .runners.base import Begun, Places, Policy, Result, Runner
+from .staging.plan import has_data
+from .staging.values import Progress
 from .util import timestamp
 from .vault import FRONT, hide, hide_in_file, secrets_of
+
+if TYPE_CHECKING:  # made when the first token has data
+    from .staging.stager import Stager
 
 log = logging.getLogger(__name__)
 
 #: The exit code of what SIGTERM has ended, and seconds within which a worker hears that it was meant as well.
 TERMINATED, HEARSAY = 143, 0.5
+
+
+def no_stager() -> Stager:
+    """Stand for what moves data where nothing does."""
+    raise BadInput("data is not moved here", "run the token by a worker")
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,10 @@ class Context:
     stopped: Callable[[str], str] = lambda claim: ""
     #: The CPUs and GPUs that a claim was given.
     placement: Callable[[str], Placement] = lambda claim: Placement()
+    #: What brings data and takes it away; made when the first token asks for it.
+    stager: Callable[[], Stager] = no_stager
+    #: What a claim does now, and how far its data is.
+    on_phase: Callable[[str, str, Progress | None], None] = lambda claim, name, progress: None
 
     def attachment(self, token: Mapping[str, Any], name: str) -> Iterator[bytes]:
         """Return what is attached to a token under a name, piece by piece."""
@@ -109,15 +125,20 @@ class Run:
     seconds: float = 0.0
 
 
-def run_token(doc: Json, context: Context) -> Run:
-    """Take one claimed token through its whole life; returns the outcome to be written, never raises for the token."""
+def run_token(doc: Json, context: Context, ahead: Ahead | None = None) -> Run:
+    """Take one claimed token through its whole life; returns the outcome to be written, never raises for the token.
+
+    `ahead` is what fetches its inputs already.
+    """
     claim = doc["lease"]["claim"]
     began, clock = timestamp(), time.monotonic()
-    places = prepare(doc, context)
+    places = ahead.places if ahead is not None else prepare(doc, context)
     if context.stopped(claim):  # while it waited for its slot
         result = Result(transitions.PICAS_ERROR)
     else:
-        result = execute(doc, places, context)
+        result = execute(doc, places, context, ahead)
+    if ahead is not None:
+        ahead.end()  # its folder is going to be another's
     result = _as_stopped(_as_cut(result, context), _why_ended(result, claim, context))
     closed = close(doc, _as_hidden(result, places), began, context)
     attach(closed, result, places, context)
@@ -146,7 +167,7 @@ def start_token(doc: Json, context: Context, on_end: Callable[[Any], None], lane
 
     With `lane`, only one that waits for its turn there. Raises OSError where this machine cannot run anything.
     """
-    if doc.get("checkpoint") or doc.get("secrets") or _ram(doc) or problem(doc):
+    if doc.get("checkpoint") or doc.get("secrets") or _ram(doc) or has_data(doc) or problem(doc):
         return None
     try:
         runner = context.runners.of(doc)
@@ -194,10 +215,17 @@ def end_token(started: Started, context: Context) -> Run:
 def prepare(doc: Json, context: Context) -> Places:
     """Make the attempt's own folder, its log files and its environment."""
     bay = context.bays.take()
-    return Places(bay, bay.work, _environment(doc, bay.work, context), context.environ, _ram(doc))
+    volumes = context.stager().prepare(doc, bay.work) if has_data(doc) else ()
+    return Places(bay, bay.work, _environment(doc, bay.work, context), context.environ, _ram(doc), volumes=volumes)
 
 
-def execute(doc: Json, places: Places, context: Context) -> Result:
+def fetch_ahead(doc: Json, context: Context) -> Ahead:
+    """Begin to fetch the inputs of a token that waits for its slot, into its own folder; raises OSError as `prepare`."""
+    watching = Watching(doc["lease"]["claim"], context.stopped, context.on_phase)
+    return Ahead(doc, prepare(doc, context), context.stager(), watching)
+
+
+def execute(doc: Json, places: Places, context: Context, ahead: Ahead | None = None) -> Result:
     """Run the token; what cannot be run at all is a result as well."""
     try:
         if odd := problem(doc):
@@ -205,7 +233,13 @@ def execute(doc: Json, places: Places, context: Context) -> Result:
         restore_checkpoint(doc, context.cwd or Path(places.work), context.backend)
         places.secrets = secrets_of(doc, context.policy.secrets, os.environ)
         places.own = {**places.own, **places.secrets}
-        result = context.runners.of(doc).run(doc, places, context)
+        runner = context.runners.of(doc)
+        if has_data(doc):
+            watch = Watching(doc["lease"]["claim"], context.stopped, context.on_phase)
+            run = partial(runner.run, doc, places, context)
+            result = context.stager().around(doc, places, watch, run, ahead.found if ahead else None)
+        else:
+            result = runner.run(doc, places, context)
     except BadInput as error:
         return Result(transitions.PICAS_ERROR, "invalid", f"{error}; {error.hint}")
     except SupervisorLost as error:
@@ -229,6 +263,8 @@ def close(doc: Json, result: Result, began: str, context: Context) -> Json:
     closed["attempts"] = [*transitions.attempts_of(doc), _attempt(doc, result, began)]
     if result.output is not None:
         closed["output"] = dict(result.output)
+    if result.reuse_key:
+        closed["reuse_key"] = result.reuse_key
     verdict = retries.judge(closed, result.exit_code, result.failure_class)
     if verdict.move != "unlock":
         closed["exit_code"] = result.exit_code
@@ -255,7 +291,9 @@ def keep(run: Run, context: Context) -> Run:
 
 
 def clean(run: Run, context: Context) -> None:
-    """Give the attempt's folder to the next one, unless it is kept."""
+    """Give the attempt's folder to the next one, unless it is kept; its outcome is recorded."""
+    if has_data(run.outcome.doc):
+        context.stager().settled(run.outcome.claim)
     if not run.places.kept:
         context.bays.give_back(run.places.bay)
 
@@ -327,8 +365,10 @@ def _environment(doc: Json, work: str, context: Context) -> dict[str, str]:
     placed = dict(context.placement(doc["lease"]["claim"]).environment)
     # A number of threads is advice, which the token may know better; the GPUs are not.
     threads = {name: placed.pop(name) for name in ("OMP_NUM_THREADS",) if name in placed}
-    # Until a token stages data, its folders are all its work folder.
     folders = dict.fromkeys(("TOKENPOOL_WORKDIR", "INPUT", "OUTPUT", "RESOURCE", "TEMP"), work)
+    if has_data(doc):  # without data all are one
+        names = {"INPUT": "input", "OUTPUT": "output", "RESOURCE": "resource", "TEMP": "tmp"}
+        folders.update({name: os.path.join(work, folder) for name, folder in names.items()})
     return {
         **threads,
         **({str(name): str(value) for name, value in own.items()} if isinstance(own, dict) else {}),

@@ -9,12 +9,15 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from .ahead import Ahead
 from .backends.base import Json
-from .lifecycle import Context, Run, Started, end_token, run_token, start_token
+from .lifecycle import Context, Run, Started, end_token, fetch_ahead, run_token, start_token
 from .runners.base import Begun, Places
+from .staging.values import Progress
 from .util import timestamp
 from .vault import hide
 
@@ -34,6 +37,11 @@ class Running:
     child: Begun | None = None
     places: Places | None = None
     stopped: str = ""
+    #: What it does where that is not to be seen from its child, and how far its data is.
+    phase: str = ""
+    progress: Progress | None = None
+    #: What fetches its inputs while it waits.
+    ahead: Ahead | None = None
 
 
 class Work:
@@ -63,9 +71,16 @@ class Work:
         """Finish such a token after its process ended; None: this machine cannot."""
         return self._guarded(lambda: end_token(started, self._context))
 
-    def run(self, doc: Json) -> Run | None:
+    def run(self, doc: Json, ahead: Ahead | None = None) -> Run | None:
         """Take a token through its whole life; None: this machine cannot."""
-        return self._guarded(lambda: run_token(doc, self._context))
+        return self._guarded(lambda: run_token(doc, self._context, ahead))
+
+    def fetch_ahead(self, doc: Json) -> Ahead | None:
+        """Begin to fetch the inputs of a token that waits; None: this machine cannot, and `run` tells why."""
+        try:
+            return fetch_ahead(doc, self._context)
+        except OSError:
+            return None
 
     def _guarded(self, part: Callable[[], Run]) -> Run | None:
         try:
@@ -82,8 +97,10 @@ class Slots:
     the end of one that takes long, has a thread. `work` does the parts of a token's life.
     """
 
-    def __init__(self, size: int, work: Work, grace: float) -> None:
+    def __init__(self, size: int, work: Work, grace: float, prefetch: int = 0) -> None:
         self.size = 0
+        #: Tokens whose inputs are fetched while they wait.
+        self._prefetch = prefetch
         self.running: dict[str, Running] = {}
         self._work, self._grace = work, grace
         self._waiting: deque[Running] = deque()
@@ -127,11 +144,14 @@ class Slots:
             self._waiting.popleft()
             self._threaded.add(claim)
             self._work.widen(max(0, self.size - len(self._threaded)))
-            self._in_thread(partial(self._run, running.doc))
+            self._in_thread(partial(self._run, running.doc, running.ahead))
         self._work.push()
+        for running in islice(self._waiting, self._prefetch):
+            if running.ahead is None and running.doc.get("inputs") and not (running.stopped or self._stopping):
+                running.ahead = self._work.fetch_ahead(running.doc)
 
-    def _run(self, doc: Json) -> None:
-        self._ended.put((doc["lease"]["claim"], self._work.run(doc)))
+    def _run(self, doc: Json, ahead: Ahead | None) -> None:
+        self._ended.put((doc["lease"]["claim"], self._work.run(doc, ahead)))
 
     def _in_thread(self, task: Callable[[], None]) -> None:
         if len(self._threads) < max(self.size, len(self._threaded)):
@@ -184,6 +204,12 @@ class Slots:
         if running.stopped or self._stopping:
             self.stop([running], running.stopped or self._stopping)
 
+    def on_phase(self, claim: str, name: str, progress: Progress | None) -> None:
+        """Take note of what a token does, and of how far its data is."""
+        running = self.running.get(claim)
+        if running is not None:
+            running.phase, running.progress = name, progress
+
     def why_stopped(self, claim: str) -> str:
         """Return why a token was told to end, "" where it was not."""
         running = self.running.get(claim)
@@ -226,14 +252,22 @@ class Slots:
             "claim": doc["lease"]["claim"],
             "batch": str(doc.get("batch") or ""),
             "since": running.since,
-            "phase": "run" if running.child is not None and running.child.pid else "wait",
+            "phase": running.phase or ("run" if running.child is not None and running.child.pid else "wait"),
             "command": str(doc.get("name") or doc.get("input") or "")[:120],
         }
+        if running.progress is not None:
+            told["progress"] = _told_progress(running.progress)
         if doc["_id"] in followed and running.places is not None:
             hidden = tuple(running.places.secrets.values())
             told["out"] = tail_of(running.places.stdout, hidden)
             told["err"] = tail_of(running.places.stderr, hidden)
         return told
+
+
+def _told_progress(progress: Progress) -> dict[str, Any]:
+    told: dict[str, Any] = {"files": progress.files, "files_done": progress.files_done}
+    told.update(bytes_done=progress.bytes_done, bytes_total=progress.bytes_total)
+    return {**told, "note": progress.note} if progress.note else told
 
 
 def tail_of(path: str, hidden: Collection[str] = ()) -> dict[str, Any]:

@@ -81,11 +81,33 @@ class WorkerInfo:
 
     def as_json(self) -> Json:
         """Return all of it, in the stable form of ``worker list --json``."""
-        words = ("token", "claim", "batch", "since", "phase", "command")
+        words = ("token", "claim", "batch", "since", "phase", "progress", "command")
         running = [{name: entry.get(name) for name in words if name in entry} for entry in self.running]
         more = {"pid": self.pid, "started": self.started, "age": round(self.age, 1), "lease": self.lease}
         chosen = {"load": self.load, "batches": list(self.batches), "resources": dict(self.resources)}
         return {**self.summary(), **more, **chosen, "tokens": running}
+
+
+def doing(entry: Json) -> str:
+    """Return what a worker does with a token that it has, "" where it simply runs it.
+
+    >>> doing({"phase": "stage_in", "progress": {"files": 2, "files_done": 1, "bytes_total": 4e6, "bytes_done": 1e6}})
+    'fetches its inputs, 1 of 2 files, 1.0 of 4.0 MB'
+    """
+    told = _PHASES.get(str(entry.get("phase")), "")
+    progress = entry.get("progress")
+    if not told or not isinstance(progress, dict):
+        return told
+    files, done, total, moved = (
+        number_of(progress.get(name), 0) for name in ("files", "files_done", "bytes_total", "bytes_done")
+    )
+    parts = [told, *([f"{done:.0f} of {files:.0f} files"] if files else [])]
+    parts += [f"{moved / 1e6:.1f} of {total / 1e6:.1f} MB"] if total else []
+    note = progress.get("note")
+    return ", ".join([*parts, *([note] if isinstance(note, str) and note else [])])
+
+
+_PHASES = {"stage_in": "fetches its inputs", "stage_out": "brings its outputs away"}
 
 
 # --- workers -------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from .rooms import Rooms
 from .slots import Slots, Work
 from .walltime import Walltime
 from .worker_options import Event, Summary, WorkerOptions, cpu_count
-from .workplace import scratch, signals
+from .workplace import HighWater, MovesData, context_of, scratch, signals
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,7 @@ class Worker:
     def __init__(
         self, pool: Pool, options: WorkerOptions, observer: Callable[[Event], None] = lambda event: None
     ) -> None:
-        self.pool, self.options, self.observer = pool, options, observer
-        self.summary = Summary()
+        self.pool, self.options, self.observer, self.summary = pool, options, observer, Summary()
         self.health = Health(options.max_fast_failures, options.check)
         self.rooms = Rooms(options.capacity or capacity(), options.slots)
         self.walltime = Walltime.until(options.ends, options.grace + SPARE)
@@ -107,9 +106,13 @@ class Worker:
         environ = inherited(os.environ)
         with scratch(self.options.workdir, self.name) as bays, Supervisor(environ) as supervisor:
             limits = Limits(self.name)
+            self._moves_data = MovesData(self.options, self.pool.backend, bays)
+            self._disk = HighWater(bays.root, self.options.scratch_limit)
             context = self._context(supervisor, bays, limits, environ)
             context.runners.begin(context)
-            self._slots = Slots(self.options.slots, Work(context, self._cannot_run), self.options.grace)
+            self._slots = Slots(
+                self.options.slots, Work(context, self._cannot_run), self.options.grace, self.options.prefetch
+            )
             sized = (self._slots.resize, self.rooms.resize, lambda slots: self.health.forgive())
             self._oversight = Oversight(self.pool.backend, self.member, self.claimer, self._slots, sized)
             with signals(self.stop, lambda: self.slots.stop_all("preempted", 0), self._oversight.warn):
@@ -121,6 +124,7 @@ class Worker:
                     self._leave(context)
                     self._slots.close()
                     context.runners.close()
+                    self._moves_data.close()
                     limits.close()
         return self.summary
 
@@ -164,9 +168,9 @@ class Worker:
 
     def _room(self, elapsed: float) -> int:
         """Return how many tokens may be claimed now."""
-        options = self.options
-        over = options.max_total_time is not None and elapsed > options.max_total_time
-        if over or self._drain or self.member.lost.is_set() or not self.health.ok():
+        options, limit = self.options, self.options.max_total_time
+        over = limit is not None and elapsed > limit
+        if over or self._drain or self.member.lost.is_set() or not self.health.ok() or not self._disk.ok():
             return 0
         if self.walltime.over():
             self.stop()
@@ -186,7 +190,7 @@ class Worker:
                 log.info("idle: %s", run_check(self.options.on_idle) or "done")
             return True
         if room <= 0:
-            return not self.member.lost.is_set() and (not self.health.note or self.options.quit)
+            return not (self.member.lost.is_set() or ((self.health.note or self._disk.note) and not self.options.quit))
         return not self._away and self.options.quit and self.claimer.exhausted and not self._something_waits()
 
     def _something_waits(self) -> bool:
@@ -326,7 +330,7 @@ class Worker:
             "resources": self.rooms.told,
             "ends": self.options.ends,
             "load": round(os.getloadavg()[0], 2),
-            "note": self.health.note,
+            "note": self.health.note or self._disk.note,
             "running": slots.told(oversight.followed) if slots is not None and oversight is not None else [],
         }
 
@@ -378,19 +382,15 @@ class Worker:
         self.summary.spool = self.deliveries.close()
 
     def _context(self, supervisor: Supervisor, bays: Bays, limits: Limits, environ: dict[str, str]) -> Context:
-        options = self.options
-        return Context(
+        return context_of(
+            self.options,
             backend=self.pool.backend,
             supervisor=supervisor,
             bays=bays,
             limits=limits,
             environ=environ,
-            policy=options.policy,
-            cwd=options.cwd,
-            cpus=max(1, cpu_count() // options.slots),
-            grace=options.grace,
-            log_limit=options.log_limit,
-            cleanup=options.cleanup,
+            stager=self._moves_data,
+            on_phase=lambda claim, name, progress: self.slots.on_phase(claim, name, progress),
             on_child=lambda claim, child, places: self.slots.on_child(claim, child, places),
             stopped=lambda claim: self.slots.why_stopped(claim) or ("preempted" if self._stopping.is_set() else ""),
             placement=self.rooms.placement,

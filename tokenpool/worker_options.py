@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .backends.base import Json
 from .fit import Resources
@@ -49,6 +50,16 @@ class WorkerOptions:
     adopt_picas_after: float | None = None
     #: What tokens may do here.
     policy: Policy = field(default_factory=Policy)
+    #: The owner's options of storages by the beginning of URLs; a value ``secret:NAME`` names a secret of this machine.
+    storage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: The folder of shared inputs, for all workers of this machine; "": below XDG_CACHE_HOME.
+    cache: str = ""
+    #: How large that may grow: bytes, ``50GB``, or ``20%`` of its disk; `staging.cache_place.cache_of` opens it.
+    cache_limit: str = "20%"
+    #: Percent of the scratch disk in use from which on nothing is claimed and old folders are removed.
+    scratch_limit: float = 95.0
+    #: Streams to and from storages at a time.
+    transfers: int = 8
 
 
 @dataclass(frozen=True)

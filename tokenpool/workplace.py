@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import glob
+import logging
 import os
+import re
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .bays import Bays
+from .backends.base import Backend
+from .bays import Bays, discard
+from .lifecycle import Context
+from .worker_options import WorkerOptions, cpu_count
+
+if TYPE_CHECKING:
+    from .staging.stager import Stager
+
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at how full the scratch disk is.
+LOOK = 3.0
+#: How the folder of an attempt ends that is kept to be looked at: with a part of its claim.
+_KEPT = re.compile(r"/worker_[0-9a-f]{8}/[^/]+\.[0-9a-f]{8}$")
 
 
 @contextmanager
@@ -30,6 +48,93 @@ def scratch(workdir: Path | None, name: str) -> Iterator[Bays]:
                 folder.rmdir()
             except OSError:
                 break
+
+
+class HighWater:
+    """Watches how full the scratch disk is, and removes what finished attempts left there, the oldest first."""
+
+    def __init__(self, root: str, percent: float) -> None:
+        self._root, self._percent = root, percent
+        self._looked = 0.0
+        #: Why nothing may be claimed now, "" where it may.
+        self.note = ""
+
+    def ok(self) -> bool:
+        """Tell whether there is room for one more token; looks at the disk every few seconds only."""
+        now = time.monotonic()
+        if now - self._looked > LOOK:
+            self._looked = now
+            if self._used() > self._percent:
+                for kept in _kept(os.path.dirname(self._root)):
+                    log.warning("the scratch disk is nearly full: %s is removed", kept)
+                    for path in (kept, f"{kept}.out", f"{kept}.err"):
+                        discard(path)
+                    if self._used() <= self._percent:
+                        break
+            used = self._used()
+            self.note = f"the disk of {self._root} is {used:.0f}% full" if used > self._percent else ""
+        return not self.note
+
+    def _used(self) -> float:
+        try:
+            disk = os.statvfs(self._root)
+        except FileNotFoundError:
+            return 0.0
+        return 100.0 * (1 - disk.f_bavail / max(1, disk.f_blocks))
+
+
+def _kept(base: str) -> list[str]:
+    """Return the folders that attempts of this machine's workers left under the names of their tokens, oldest first."""
+    found = [path for path in glob.glob(f"{glob.escape(base)}/worker_*/*.*") if _KEPT.search(path)]
+    # Nobody else's folder has the logs of an attempt beside it.
+    found = [path for path in found if os.path.isdir(path) and os.path.exists(f"{path}.out")]
+    return sorted(found, key=os.path.getmtime)
+
+
+class MovesData:
+    """Makes what moves the data of a worker's tokens when the first of them has some. Safe from several threads."""
+
+    def __init__(self, options: WorkerOptions, backend: Backend, bays: Bays) -> None:
+        self._options, self._backend, self._scratch = options, backend, os.path.dirname(bays.root)
+        self._made: Stager | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Stager:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+                self._made.begin()
+            return self._made
+
+    def _make(self) -> Stager:
+        from .staging.cache_place import cache_of
+        from .staging.stager import Stager
+        from .staging.transfers import Transfers
+        from .storage import Storages
+
+        options = self._options
+        storages = Storages(options.storage, options.policy.secrets)
+        transfers = Transfers(storages, options.transfers)
+        cache = cache_of(options.cache, options.cache_limit)
+        return Stager(transfers, cache, self._backend, self._scratch, options.policy.attach_limit)
+
+    def close(self) -> None:
+        """Let go of what was made."""
+        if self._made is not None:
+            self._made.close()
+
+
+def context_of(options: WorkerOptions, **parts: Any) -> Context:
+    """Return what the runs of a worker need, of its options and its parts."""
+    return Context(
+        policy=options.policy,
+        cwd=options.cwd,
+        cpus=max(1, cpu_count() // options.slots),
+        grace=options.grace,
+        log_limit=options.log_limit,
+        cleanup=options.cleanup,
+        **parts,
+    )
 
 
 @contextmanager

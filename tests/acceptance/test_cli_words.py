@@ -21,7 +21,10 @@ from tokenpool.cli.session import Session
 CORE = "init push run work status list show logs wait watch retry reset cancel rm scrub import export move doctor config completion"
 ENGINE = "explain edit pause resume exec worker batch spool"
 RUNNERS = "run-cwl sendtask"
-GROUPS = {"worker": "list slots drain stop", "batch": "list set pause resume", "spool": "list deliver"}
+DATA = "fetch cache"
+GROUPS = {
+    "worker": "list slots drain stop", "batch": "list set pause resume", "spool": "list deliver", "cache": "ls rm prune",
+}  # fmt: skip
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -35,7 +38,7 @@ NAMES = [name for name, _ in commands()]
 
 
 def test_the_verbs_are_those_of_the_design():
-    assert set(VERBS) == {*CORE.split(), *ENGINE.split(), *RUNNERS.split()}
+    assert set(VERBS) == {*CORE.split(), *ENGINE.split(), *RUNNERS.split(), *DATA.split()}
     listed = ok("--help").out.partition("Verbs:")[2].partition("\n\n")[0]
     assert [line.split()[0] for line in listed.splitlines() if line.strip()] == list(VERBS)
 

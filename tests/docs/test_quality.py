@@ -86,7 +86,9 @@ def test_a_token_that_we_push_is_what_the_schema_says() -> None:
         "command": ["echo", "a b"], "env": {"A": 1}, "batch": "b", "tags": {"k": "v"}, "priority": 3, "timeout": 5,
         "max_retries": 2, "resources": {"cpu_cores": 2, "ram_gb": [1.5, 3], "disk_gb": 1, "gpus": 0}, "anything": ["else"],
         "retry_delay": 60, "retry_backoff": 2, "checkpoint": ["*.ckpt"], "not_before": "2030-01-31T08:00:00Z",
-        "depends_on": ["t1"], "accept_failure": True, "paused": False,
+        "depends_on": ["t1"], "accept_failure": True, "paused": False, "reuse": True, "volumes": ["/vol/a"],
+        "inputs": [{"url": "s3://b/x.gz", "unpack": "gunzip", "shared": True}, {"content": "a", "path": "a.txt"}],
+        "outputs": [{"url": "s3://b/out/", "path": "*.bam", "when": "always", "credentials": "KEY"}, {"path": "r.json"}],
     }  # fmt: skip
     # Then both a bare command and a full token are valid, and a token with a broken lock is not
     for item in ("echo hi", full):

@@ -166,6 +166,7 @@ HELD: list[Situation] = [
     ("somebody held it", lambda b: token(b, "t", lock=-1), {"held": "by hand"}),
 ]
 
+HALF = {"files": 2, "files_done": 1, "bytes_total": 3_000_000, "bytes_done": 1_500_000}
 LOCKED: list[Situation] = [
     (
         "it runs",
@@ -181,7 +182,12 @@ LOCKED: list[Situation] = [
     (
         "it stages data",
         lambda b: locked(b, "t", worker(b, running=[running("t", phase="stage_in")])),
-        {"running": "phase: stage_in"},
+        {"running": "and fetches its inputs"},
+    ),
+    (
+        "its results are on their way",
+        lambda b: locked(b, "t", worker(b, running=[running("t", phase="stage_out", progress=HALF)])),
+        {"running": "brings its outputs away, 1 of 2 files, 1.5 of 3.0 MB"},
     ),
     (
         "its worker leaves",

@@ -58,7 +58,7 @@ ATTEMPTS = st.one_of(st.lists(ENTRIES, max_size=3), SMALL)
 PARENTS = st.one_of(st.lists(st.one_of(TEXT, SMALL), max_size=4), SMALL)
 STATES = st.sampled_from([
     {"lock": -1, "done": 0}, {"lock": "-1", "done": "0"}, {"lock": 99, "done": 99, "exit_code": 99}, {"lock": 5, "done": True, "exit_code": ""},
-    {"lock": 5, "done": 5, "exit_code": "0x0"}, {"lock": 0, "done": 0}, {"lock": -1}, {"done": 0}, {"lock": -1, "done": 5, "exit_code": 1},
+    {"lock": 5, "done": 5, "exit_code": "0x0"}, {"lock": 5, "done": 5, "exit_code": 0}, {"lock": 0, "done": 0}, {"lock": -1}, {"done": 0}, {"lock": -1, "done": 5, "exit_code": 1},
 ])  # fmt: skip
 
 
@@ -66,7 +66,7 @@ STATES = st.sampled_from([
 @given(
     state=STATES,
     fields=st.fixed_dictionaries(
-        {"type": TYPES}, optional={"not_before": SMALL, "depends_on": PARENTS, "attempts": ATTEMPTS}
+        {"type": TYPES}, optional={"not_before": SMALL, "depends_on": PARENTS, "attempts": ATTEMPTS, "reuse_key": SMALL}
     ),
 )
 def test_waits_are_what_the_view_says(views: Views, state: dict[str, Any], fields: dict[str, Any]) -> None:
@@ -94,6 +94,11 @@ def test_usual_documents_are_seen_at_all(views: Views) -> None:
             },
             ["error", "", ""],
             [["closed", "p"]],
+        ),
+        (
+            {"lock": 5, "done": 6, "exit_code": 0, "depends_on": ["p"], "reuse_key": "k"},
+            ["done", "", ""],
+            [["reuse", "k"]],
         ),
     ]
     for fields, state, waits in usual:

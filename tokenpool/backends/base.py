@@ -19,7 +19,7 @@ Json = dict[str, Any]
 #: Passed to `Backend.view` as the design: every document by its id.
 ALL_DOCS = "_all_docs"
 #: What `Queue.waiting` lists.
-WAITS = ("due", "parent", "closed", "conflict")
+WAITS = ("due", "parent", "closed", "conflict", "reuse")
 
 
 @dataclass(frozen=True)
@@ -214,9 +214,9 @@ class Queue(ABC):
 
         ``due``: held tokens by their `not_before`, those up to `until` (None: all). ``parent``: held tokens by each id
         of their `depends_on`. ``closed``: tokens in error whose last attempt has the failure class "dependency", the
-        same way. ``conflict``: tokens that have conflicting revisions, by their own id. With `keys`: those of these
-        keys only. Else those of keys behind `after`, which is how one goes on after a full answer. A pool without the
-        view lists nothing.
+        same way. ``conflict``: tokens that have conflicting revisions, by their own id. ``reuse``: done tokens by their
+        `reuse_key`. With `keys`: those of these keys only. Else those of keys behind `after`, which is how one goes on
+        after a full answer. A pool without the view lists nothing.
         """
 
     @abstractmethod

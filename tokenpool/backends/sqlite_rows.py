@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..transitions import ERROR, HELD, LOCKED, TODO, claimable, holder_of, is_token, state_of
+from ..transitions import DONE, ERROR, HELD, LOCKED, TODO, claimable, holder_of, is_token, state_of
 from .base import Json, Refused
 
 #: What CouchDB tells about a document and takes back without storing it.
@@ -126,7 +126,8 @@ def waits_of(doc: Json, state: str | None) -> tuple[tuple[str, Any], ...]:
             return ()
         kind, rows = "closed", []
     else:
-        return ()
+        key = doc.get("reuse_key")
+        return (("reuse", key),) if state == DONE and isinstance(key, str) and key else ()
     parents = doc.get("depends_on")
     ids = dict.fromkeys(each for each in parents if isinstance(each, str)) if isinstance(parents, list) else ()
     return (*rows, *((kind, each) for each in ids))

@@ -20,7 +20,7 @@ from ..pushes import make_token
 from ..selectors import parse
 from ..transitions import state_of
 from .bulk import confirmed, tell
-from .formats import READERS, import_as
+from .formats import READERS, import_as, import_command
 from .intake import spooled
 from .output import number, print_json, say
 from .progress import Meter
@@ -80,6 +80,8 @@ def _target(path: str | None) -> Iterator[TextIO | None]:
     "zcat pool.jsonl.gz | tokenpool import -",
     "tokenpool import picas-dump.json",
     "tokenpool import lando job.yml --secret dds_user_key",
+    "tokenpool import pytq -- pytq-launch -b test -i s3://b/x.fq -o s3://b/results/ sh -c 'wc -l $INPUT/x.fq'",
+    takes_command=True,
 )
 @click.argument("words", nargs=-1, required=True, metavar="[FORMAT] FILE")
 @click.option("-b", "--batch", metavar="NAME", help="With a format: their batch.")
@@ -100,8 +102,16 @@ def import_tokens(session: Session, /, words: tuple[str, ...], create: bool, **g
     _all_docs?include_docs=true. States, histories and logs are kept; ids that are taken are refused. All of it is checked
     before the first token is written.
 
-    With a FORMAT (FORMATS) FILE is that system's own, and new tokens are made of it.
+    With a FORMAT (FORMATS) FILE is that system's own, and new tokens are made of it. A command line of pytq-launch may stand
+    behind -- too.
     """
+    command = click.get_current_context().meta.get("tokenpool.command")
+    if command is not None:
+        if len(words) != 1:
+            raise BadInput(
+                "a command line goes with a format, and with no file", "tokenpool import pytq -- pytq-launch ..."
+            )
+        return import_command(session, words[0], command, {**given, "create": create})
     if len(words) > 2:
         raise BadInput(f"{len(words)} words were given", "tokenpool import FILE, or tokenpool import FORMAT FILE")
     if len(words) == 2:

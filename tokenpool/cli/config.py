@@ -6,15 +6,19 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..config import DEFAULTS, load, user_file
+from ..config import DEFAULTS, STORAGE, Setting, load, user_file
 from ..errors import BadInput
 from .output import print_json, print_table, say
 from .session import Nouns, Session, help_if_bare, verb, without_password
+
+#: Names of a storage's options whose values nobody needs to see.
+_SECRET = re.compile(r"key|secret|token|pass|credential|sas|connection_string|auth", re.IGNORECASE)
 
 
 @click.group("config", cls=Nouns, examples=("tokenpool config list --origin", "tokenpool config set slots 4"))
@@ -34,7 +38,8 @@ def config(ctx: click.Context) -> int:
 @click.pass_obj
 def list_settings(session: Session, origin: bool) -> None:
     """List all settings."""
-    entries = session.settings().entries
+    settings = session.settings()
+    entries = {**settings.entries, **_options(settings.places)}
     if session.json:
         print_json({name: {"value": _shown(entry.value), "origin": entry.origin} for name, entry in entries.items()})
         return
@@ -61,6 +66,9 @@ def get(session: Session, name: str) -> None:
 @click.argument("value")
 def set_setting(name: str, value: str) -> None:
     """Write a setting into the user's file."""
+    if name.split(".")[0] == STORAGE:
+        told = 'a table in the file: [storage."s3://bucket/"] and below it endpoint_url = "https://host"'
+        raise BadInput("the options of storages are not set one by one", f"{told}; tokenpool config path names it")
     default = DEFAULTS[_known(name)]
     if without_password(value) != value:
         raise BadInput(
@@ -94,6 +102,27 @@ def _known(name: str) -> str:
             f"there is no setting {name!r}", f"did you mean {close[0]!r}?" if close else f"known: {', '.join(DEFAULTS)}"
         )
     return name
+
+
+def _options(places: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return the options of storages as settings, with stars for what may be a secret and is not named only."""
+    found: dict[str, Setting] = {}
+    for front, place in places.items():
+        for name, value in place.value.items():
+            shown = _masked(name, value)
+            told = shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False, default=str)
+            found[f'{STORAGE}."{without_password(front)}".{name}'] = Setting(told, place.origin)
+    return found
+
+
+def _masked(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {inner: _masked(inner, each) for inner, each in value.items()}
+    if isinstance(value, list):
+        return [_masked(name, each) for each in value]
+    if isinstance(value, str) and value.startswith("secret:"):
+        return value
+    return "***" if isinstance(value, str) and _SECRET.search(name) else value
 
 
 def _shown(value: Any) -> Any:

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import click
 
+from ..ahead import Watching
 from ..backends.base import Json
 from ..bays import Bays
 from ..children import Finished
@@ -22,7 +23,10 @@ from ..pool import Pool
 from ..runners import Runners
 from ..runners.base import Places, Policy, Result
 from ..runners.command import CommandRunner
+from ..worker_options import WorkerOptions
+from ..workplace import MovesData
 from .output import say
+from .policy import staging_of
 from .session import Session, verb
 
 
@@ -55,8 +59,8 @@ class Foreground:
 def exec_token(ctx: click.Context, token_id: str, keep: bool) -> int:
     """Run a token here, without claiming or changing it.
 
-    It runs in a fresh folder, with the environment that a worker would give it, on this terminal. What stands behind -- runs
-    in its place: a shell, to look around. The exit code is the command's.
+    It runs in a fresh folder, with its inputs and the environment that a worker would give it, on this terminal; its outputs
+    stay in that folder. What stands behind -- runs in its place: a shell, to look around. The exit code is the command's.
     """
     session = ctx.ensure_object(Session)
     command = ctx.meta.get("tokenpool.command")
@@ -67,7 +71,7 @@ def exec_token(ctx: click.Context, token_id: str, keep: bool) -> int:
         root = Path(tempfile.mkdtemp(prefix="tokenpool-exec-"))
         failed = False
         try:
-            result = _run({**doc, "lease": {"claim": uuid4().hex}}, pool, root, command)
+            result = _run({**doc, "lease": {"claim": uuid4().hex}}, pool, root, command, session)
             failed = bool(result.exit_code)
         finally:
             if not (keep or failed):
@@ -79,10 +83,15 @@ def exec_token(ctx: click.Context, token_id: str, keep: bool) -> int:
     return result.exit_code
 
 
-def _run(doc: Json, pool: Pool, root: Path, command: list[str] | None) -> Result:
+def _run(doc: Json, pool: Pool, root: Path, command: list[str] | None, session: Session) -> Result:
     """Run the token, or the command in its place, which has no time limit."""
+    bays = Bays(str(root / "attempt"))
+    policy = Policy(secrets=str(session.settings()["secrets"]))
+    moves = MovesData(WorkerOptions(policy=policy, **staging_of(session, {})), pool.backend, bays)
     with Supervisor() as supervisor, Limits("exec") as limits:
-        places = prepare(doc, Context(pool.backend, supervisor, Bays(str(root)), limits))
+        places = prepare(doc, Context(pool.backend, supervisor, bays, limits, stager=moves))
+        if doc.get("inputs"):
+            moves().fetch(doc, places, Watching(doc["lease"]["claim"]))
         if command is not None:
             # One word with spaces is a shell line, as for `push`.
             line = command[0] if len(command) == 1 and " " in command[0] else command

@@ -11,6 +11,7 @@ from typing import Any
 from ..checks import moment
 from ..errors import BadInput
 from ..selectors import parse_duration
+from ..storage.spelling import inputs_of, outputs_of
 
 Json = dict[str, Any]
 
@@ -110,7 +111,13 @@ FIELDS: Mapping[str, Callable[[str], Any]] = {
     "container_options": options,
     "accept_failure": switch,
     "paused": switch,
+    "inputs": inputs_of,
+    "outputs": outputs_of,
+    "volumes": words,
+    "reuse": switch,
 }
+#: A column of its own in a CSV file: it becomes a part of `inputs`.
+SHARED = "shared_inputs"
 RESOURCES = ("cpu_cores", "ram_gb", "disk_gb", "gpus")
 
 
@@ -125,6 +132,10 @@ def typed(item: Mapping[str, Any]) -> Json:
     for name, convert in FIELDS.items():
         if isinstance(fields.get(name), str):
             fields[name] = _converted(name, fields[name], convert)
+    if isinstance(fields.get(SHARED), str):
+        more = _converted(SHARED, fields.pop(SHARED), lambda text: inputs_of(text, shared=True))
+        own_inputs = fields.get("inputs")
+        fields["inputs"] = [*(own_inputs if isinstance(own_inputs, list) else []), *more]
     loose = {name: fields.pop(name) for name in RESOURCES if name in fields}
     if loose:
         amounts = {name: _converted(name, v, numbers) if isinstance(v, str) else v for name, v in loose.items()}

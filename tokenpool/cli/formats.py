@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..errors import BadInput, NotFound, NotPermitted
-from .intake import Source, described, print_tokens
+from .intake import Source, described, print_tokens, spooled
 from .output import number, print_json, say
 from .push import send
 from .session import Session
@@ -22,19 +22,42 @@ Json = dict[str, Any]
 READERS: Mapping[str, str] = {
     "lando": "cwl.lando:read",
     "ptq": "functions.formats:read_ptq",
+    "pytq": "pytq:read",
     "simpletasks": "functions.formats:read_simpletasks",
 }
 #: Readers that are given the names of `--secret` too: ``function(path, secrets=("NAME", ...))``.
 TAKES_SECRETS = frozenset({"lando"})
+#: Formats that are command lines, one of which may stand behind ``--``: ``function(words) -> fields``.
+COMMANDS: Mapping[str, str] = {"pytq": "pytq:token_of"}
+
+
+def import_command(session: Session, format: str, words: list[str], given: Mapping[str, Any]) -> int:
+    """Push the token that another system's command line describes."""
+    if format not in COMMANDS:
+        raise BadInput(
+            f"{format} is no format of command lines", f"known: {', '.join(sorted(COMMANDS))}; else name a file"
+        )
+    if given["secrets"]:
+        raise BadInput(f"--secret says nothing about a file of {format}", "leave it out")
+    fields = {"batch": given["batch"]} if given["batch"] else {}
+    item = _reader(COMMANDS[format])(words)
+    return _push(session, Source(lambda: iter([item]), "the command", fields), given)
 
 
 def import_as(session: Session, format: str, file: str, given: Mapping[str, Any]) -> int:
     """Push the tokens that a file of a format describes; all of it is read before the first one is pushed."""
     fields = {"batch": given["batch"]} if given["batch"] else {}
-    source = Source(lambda: _read(format, file, tuple(given["secrets"])), file, fields)
+    with spooled(file) as path:
+        name = "standard input" if file == "-" else file
+        secrets = tuple(given["secrets"])
+        return _push(session, Source(lambda: _read(format, path, name, secrets), name, fields), given)
+
+
+def _push(session: Session, source: Source, given: Mapping[str, Any]) -> int:
+    """Push the tokens of a source; return the exit code."""
     count = source.check()
     if not count:
-        raise BadInput(f"{file} describes no token", "nothing was pushed")
+        raise BadInput(f"{source.name} describes no token", "nothing was pushed")
     if given["dry_run"]:
         print_tokens(source)
         return 0
@@ -50,15 +73,23 @@ def import_as(session: Session, format: str, file: str, given: Mapping[str, Any]
     return 1 if sent.refused else 0
 
 
-def _read(format: str, file: str, secrets: tuple[str, ...]) -> Iterator[Json]:
+def _reader(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"tokenpool.{module}"), name)
+
+
+def _read(format: str, path: str, file: str, secrets: tuple[str, ...]) -> Iterator[Json]:
     if format not in READERS:
         raise BadInput(f"there is no format {format!r} to import", f"known: {', '.join(sorted(READERS))}")
     if secrets and format not in TAKES_SECRETS:
         raise BadInput(f"--secret says nothing about a file of {format}", "leave it out")
-    module, _, name = READERS[format].partition(":")
-    read = getattr(import_module(f"tokenpool.{module}"), name)
+    read = _reader(READERS[format])
     try:
-        yield from read(file, secrets=secrets) if format in TAKES_SECRETS else read(file)
+        yield from read(path, secrets=secrets) if format in TAKES_SECRETS else read(path)
+    except BadInput as error:
+        # The name of a spooled copy means nothing to the user.
+        error.message = error.message.replace(path, file)
+        raise
     except FileNotFoundError:
         raise NotFound(f"there is no file {file}", "check the name") from None
     except IsADirectoryError:

@@ -20,6 +20,7 @@ import click
 from ..errors import BadInput, TokenpoolError
 from ..generators import FORMATS, read_file
 from ..pushes import make_token
+from .data_options import data_fields, data_options
 from .fields import RESOURCES, dashed, typed, whole
 from .session import flags
 from .types import AMOUNTS, DURATION, MOMENT, PAIR
@@ -55,6 +56,7 @@ def push_options(function: Function) -> Function:
             "--env", type=PAIR, multiple=True, metavar="K=V", help="A variable for the command; may be repeated."
         ),
         _run_options,
+        data_options,
         click.option("--timeout", type=DURATION, metavar="TIME", help="End an attempt that runs longer: 90s, 2h."),
         click.option("--max-retries", type=click.IntRange(0), metavar="N", help="Repeat a failed attempt so often."),
         click.option("--retry-delay", type=DURATION, metavar="TIME", help="Wait so long before each repetition."),
@@ -132,7 +134,7 @@ def fields_of(given: Mapping[str, Any]) -> Json:
     for name in ("priority", "retry_backoff", "timeout", "retry_delay"):
         if name in fields:
             fields[name] = whole(fields[name])
-    return fields
+    return {**fields, **data_fields(given)}
 
 
 def call_of(given: Mapping[str, Any]) -> Json:
@@ -190,6 +192,9 @@ class Source:
         if isinstance(own.get("depends_on"), list) and "depends_on" in self.fields:
             # Whoever says --after means all of them.
             token["depends_on"] = list(dict.fromkeys([*self.fields["depends_on"], *own["depends_on"]]))
+        if isinstance(own.get("inputs"), list) and "inputs" in self.fields:
+            # What all tokens need, and what this one does.
+            token["inputs"] = [*self.fields["inputs"], *own["inputs"]]
         if self.batch is not None:
             token["batch"] = self.batch
         if self.token_id:

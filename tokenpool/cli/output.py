@@ -125,6 +125,20 @@ def duration(seconds: float) -> str:
     return f"{int(seconds)}s"
 
 
+def size(count: int | None) -> str:
+    """Return bytes in a unit that fits.
+
+    >>> size(999), size(1_500_000), size(None)
+    ('999 B', '1.5 MB', '?')
+    """
+    if count is None:
+        return "?"
+    for unit, many in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= many:
+            return f"{count / many:.1f} {unit}"
+    return f"{count} B"
+
+
 def tail(data: bytes, lines: int) -> Iterator[str]:
     """Yield the last lines of a log, printable."""
     for line in data[-20_000:].decode("utf-8", "replace").splitlines()[-lines:]:

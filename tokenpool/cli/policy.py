@@ -57,6 +57,35 @@ def policy_options(function: Function) -> Function:
     )(function)
 
 
+def staging_options(function: Function) -> Function:
+    """Give a verb the options that say how data comes to this machine and leaves it."""
+    return flags(
+        click.option(
+            "--cache",
+            type=click.Path(file_okay=False),
+            metavar="DIR",
+            help="Keep there what tokens share (--resource); all workers of a machine take the same.",
+        ),
+        click.option("--cache-limit", metavar="SIZE", help="How large it may grow: 50GB, or a part of its disk (20%)."),
+        click.option(
+            "--scratch-limit",
+            type=click.FloatRange(0, 100, min_open=True),
+            metavar="PERCENT",
+            help="Claim nothing while the scratch disk is that full; remove old folders first (95).",
+        ),
+        click.option(
+            "--transfers", type=click.IntRange(1), metavar="N", help="Streams to and from storages at a time (8)."
+        ),
+    )(function)
+
+
+def staging_of(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how data comes and goes, as a worker is told: what was given, then the settings."""
+    names = ("cache", "cache_limit", "scratch_limit", "transfers")
+    settings = session.settings(**{name: given.get(name) for name in names})
+    return {"storage": settings.storage, **{name: settings[name] for name in names}}
+
+
 def policy_of(session: Session, given: Mapping[str, Any]) -> Policy:
     """Return what tokens may do here: what was given, then the settings."""
     settings = session.settings(engine=given["engine"], cwl_runner=given["cwl_runner"])

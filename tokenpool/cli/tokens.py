@@ -11,6 +11,7 @@ import click
 
 from ..batch_rules import batch_rules
 from ..selectors import last_change
+from ..storage.urls import shown
 from ..transitions import STATES, state_of
 from . import output
 from .output import age, command_of, one_line, print_array, print_json, print_table, say
@@ -19,6 +20,8 @@ from .types import selectors
 
 Json = Mapping[str, Any]
 
+#: Output files that are named one by one.
+MOST_FILES = 20
 #: Later times than this, in seconds since 1970, are no times.
 YEAR_9999 = 253_370_000_000
 
@@ -125,10 +128,26 @@ def show(session: Session, token_id: str) -> None:
     state = state_of(token)
     click.echo(f"{one_line(token['_id'])}  {click.style(state, fg=output.COLORS[state])}")
     hidden = {"_id", "attempts", "_attachments", "error"}
+    files = _output_files(token)
     for name, value in token.items():
+        if name == "output" and files and isinstance(value, dict):
+            value = {key: each for key, each in value.items() if key != "files"}
         if name not in hidden and value not in ("", {}, [], None):
             click.echo(f"  {one_line(name):<14} {_readable(name, value)}")
+    for each in files[:MOST_FILES]:
+        where = f" in {one_line(shown(str(each['url'])))}" if each.get("url") else ""
+        told = output.size(each["size"]) if isinstance(each.get("size"), int) else "?"
+        click.echo(f"  {'output file':<14} {one_line(str(each.get('path')))} ({told}){where}")
+    if len(files) > MOST_FILES:
+        click.echo(f"  {'output file':<14} and {len(files) - MOST_FILES} more: --json shows all")
     _show_history(token)
+
+
+def _output_files(token: Json) -> list[Json]:
+    """Return the files that the token made, as far as they are told in a way that makes sense."""
+    told = token.get("output")
+    files = told.get("files") if isinstance(told, dict) else None
+    return [each for each in files if isinstance(each, dict)] if isinstance(files, list) else []
 
 
 def _readable(name: str, value: Any) -> str:

@@ -14,7 +14,7 @@ import click
 from ..errors import ServerAway
 from ..pool import Pool
 from ..selectors import parse_time
-from ..steering import WorkerInfo
+from ..steering import WorkerInfo, doing
 from ..transitions import STATES
 from .output import COLORS, age, duration, number, one_line
 from .progress import LOG_EVERY
@@ -202,6 +202,7 @@ def runs(worker: WorkerInfo) -> str:
     """Return for how long a worker runs what, or why it runs nothing."""
     entries = [
         f"{age(parse_time(entry.get('since')))} {one_line(entry.get('command') or entry.get('token') or '?')}".lstrip()
+        + (f" ({one_line(doing(entry))})" if doing(entry) else "")
         for entry in worker.running[:NAMED]
     ]
     more = [f"{worker.held - NAMED} more"] if worker.held > NAMED and len(worker.running) >= NAMED else []

@@ -21,7 +21,7 @@ from ..pool import Pool
 from ..spool import default_root
 from ..worker import Event, Summary, Worker, WorkerOptions, cpu_count
 from .output import COLORS, command_of, number, of_os_error, one_line, print_json, say, warn
-from .policy import policy_of, policy_options
+from .policy import policy_of, policy_options, staging_of, staging_options
 from .session import Session, flags, verb
 from .types import DURATION, PAIR, SIZE, VIEW
 
@@ -65,6 +65,7 @@ def worker_options(function: Function) -> Function:
         click.option(
             "--prefetch", type=click.IntRange(0), metavar="N", help="Claim N tokens more than slots are free (0)."
         ),
+        staging_options,
         policy_options,
     )(function)
 
@@ -207,6 +208,7 @@ def options_of(session: Session, given: Mapping[str, Any], **fixed: Any) -> Work
         **{name: given.get(name) for name in ("max_tasks", "max_total_time", "cwd", "max_fast_failures")},
         "adopt_picas_after": given.get("adopt_picas_after"),
         "policy": policy_of(session, given),
+        **staging_of(session, given),
     }
     return WorkerOptions(**{**chosen, **fixed})
 

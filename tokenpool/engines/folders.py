@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import BadInput
 from .base import FOLDERS, READ_ONLY, WORK, Job, Step
 
 
-def make_folders(folder: str, for_anybody: bool) -> None:
+def make_folders(folder: str, for_anybody: bool, volumes: Iterable[str] = ()) -> None:
     """Make what is mounted into containers; `for_anybody`: their user may not be ours."""
-    places = [folder, *(os.path.join(folder, name) for name in FOLDERS)]
+    places = [folder, *(os.path.join(folder, name) for name in FOLDERS), *volumes]
     for place in places:
         os.makedirs(place, exist_ok=True)
         if for_anybody:

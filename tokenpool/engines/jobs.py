@@ -18,7 +18,7 @@ Token = Mapping[str, Any]
 #: What a token's fields are that say which work it is: the same ones, the same work.
 CONTENT = (
     "_id", "creation_time", "image", "command", "input", "executors", "env", "container_options", "resources", "secrets",
-    "registry_secret",
+    "registry_secret", "inputs", "outputs", "volumes",
 )  # fmt: skip
 #: Variables that are not for containers: the mark by which a worker finds the processes of its own.
 KEPT_OUT = frozenset({"TOKENPOOL_CLAIM"})

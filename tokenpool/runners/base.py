@@ -55,6 +55,8 @@ class Places:
     kept: bool = False
     #: The values of the secrets that the token names; they are hidden wherever they show.
     secrets: Mapping[str, str] = field(default_factory=dict)
+    #: Paths that containers see, and the folders of this attempt that stand for them.
+    volumes: tuple[tuple[str, str], ...] = ()
 
     @property
     def stdout(self) -> str:
@@ -92,6 +94,8 @@ class Result:
     output: Mapping[str, Any] | None = None
     #: Files to be attached to the token: their names there, and their paths here.
     files: Mapping[str, str] = field(default_factory=dict)
+    #: By which other tokens find that this one did the same; "": it is not for them.
+    reuse_key: str = ""
 
 
 class Begun(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import transitions
 from ..engines import apptainer, jobs, records
-from ..engines.base import EngineTrouble, Job
+from ..engines.base import EngineTrouble, Job, Mount
 from ..engines.finding import Found, find
 from ..engines.folders import make_folders
 from ..engines.options import options_of
@@ -49,7 +49,7 @@ class ContainerRunner(Runner):
         try:
             found = find(context.policy.engine, os.environ)
             job = _job(token, places, context, found)
-            make_folders(places.work, for_anybody=not job.user)
+            make_folders(places.work, not job.user, (folder for _, folder in places.volumes))
             if found.program:
                 return run_steps(found.program, job, places, context, timeout)
             return self._ask_engine(job, places, context, timeout)
@@ -111,7 +111,7 @@ def _job(token: Mapping[str, Any], places: Places, context: Context, found: Foun
         spec=jobs.spec_of(token, rules),
         folder=places.work,
         steps=jobs.steps_of(token, None if token.get("executors") else equivalent.command_of(token), env),
-        mounts=jobs.mounts_of(policy.mounts),
+        mounts=[*(Mount(folder, seen, True) for seen, folder in places.volumes), *jobs.mounts_of(policy.mounts)],
         user="" if policy.image_user else f"{os.getuid()}:{os.getgid()}",
         network=policy.network,
         memory=memory,

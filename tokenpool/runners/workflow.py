@@ -176,6 +176,8 @@ class _Attempt:
         files = dict(collected.files)
         if self.token["workflow"].get("provenance"):
             files[PROVENANCE] = self._provenance()
+        if self.token.get("outputs"):  # what is too large for the token goes where they say
+            files = {name: path for name, path in files.items() if _size(path) <= self.context.policy.attach_limit}
         large = self._too_large(files)
         if large:
             return Result(FAILED, "staging", large, *usage)

@@ -1,6 +1,6 @@
 function (doc) {
   // What somebody must come back to: held tokens by their time and by each parent, tokens closed because of a parent,
-  // tokens with conflicting revisions. The same rows as tokenpool.backends.sqlite_rows.waits_of.
+  // tokens with conflicting revisions, and done ones that others may take the results of. The same rows as tokenpool.backends.sqlite_rows.waits_of.
   if (doc.type == "token") {
     var held = doc.done == 0 && doc.lock == -1, kind = held ? "parent" : "", list = doc.depends_on, seen = {}, i, last;
     if (!held && doc.lock > 0 && doc.done > 0 && parseInt(doc.exit_code) != 0) {
@@ -13,6 +13,9 @@ function (doc) {
         seen["$" + list[i]] = true;
         emit([kind, list[i]], null);
       }
+    }
+    if (typeof doc.reuse_key == "string" && doc.reuse_key && doc.lock > 0 && doc.done > 0 && parseInt(doc.exit_code) == 0) {
+      emit(["reuse", doc.reuse_key], null);
     }
     if (doc._conflicts) { emit(["conflict", doc._id], null); }
   }

@@ -1,0 +1,1 @@
+"""Brings inputs to a token and takes its outputs where they belong."""
