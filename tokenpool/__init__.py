@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .iterators import ViewIterator as ViewIterator
     from .pool import Pool as Pool
     from .pool import connect as connect
+    from .server_client import Server as Server
     from .worker import Worker as Worker
     from .worker import WorkerOptions as WorkerOptions
 
@@ -41,6 +42,7 @@ _HOMES = {
     "PoolExecutor": "futures",
     "PrioritizedViewIterator": "iterators",
     "RunActor": "actors",
+    "Server": "server_client",
     "Task": "documents",
     "TaskViewIterator": "iterators",
     "Token": "documents",

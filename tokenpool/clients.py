@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class CouchDB:
     """picas' client of one database; `pool` is the same database with tokenpool's verbs.
 
-    A `url` that begins with ``sqlite:`` opens a file instead of a server.
+    A `url` that begins with ``sqlite:`` opens a file, one with ``tokenpool+`` the pool behind a server of ours.
     """
 
     def __init__(
@@ -241,7 +241,7 @@ def pool_url(url: str, db: str, username: str | None, ssl_verification: bool) ->
     >>> pool_url("http://localhost:5984", "test", "me", True)
     'couchdb+http://me@localhost:5984/test'
     """
-    if url.startswith("sqlite:"):
+    if url.startswith(("sqlite:", "tokenpool+")):
         return url
     scheme, separator, rest = url.replace("couchdb+", "", 1).rstrip("/").partition("://")
     if not separator:

@@ -253,7 +253,7 @@ def execute(doc: Json, places: Places, context: Context, ahead: Ahead | None = N
         return Result(transitions.PICAS_ERROR, "system", f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
     if places.oom and result.failure_class:
         message = f"stopped: it used more memory than the {places.ram_gb:g} GB that it asked for"
-        return Result(result.exit_code, "oom", message, result.cpu_seconds, result.max_rss_mb, result.output)
+        return replace(result, failure_class="oom", message=message, files={}, reuse_key="")
     return result
 
 
@@ -313,6 +313,7 @@ def _attempt(doc: Json, result: Result, began: str) -> Json:
         "counted": retries.is_counted(result.exit_code, result.failure_class),
         "cpu_seconds": round(result.cpu_seconds, 3),
         "max_rss_mb": round(result.max_rss_mb, 1),
+        **({"executors": [dict(each) for each in result.executors]} if result.executors else {}),
     }
 
 
@@ -327,7 +328,7 @@ def _as_cut(result: Result, context: Context) -> Result:
     if not context.bays.is_full:
         return result
     message = f"the disk of {context.bays.root} was full when it ended: what it wrote may be cut"
-    return Result(result.exit_code, "lost", message, result.cpu_seconds, result.max_rss_mb)
+    return replace(result, failure_class="lost", message=message, output=None, files={}, reuse_key="")
 
 
 def _why_ended(result: Result, claim: str, context: Context) -> str:
@@ -342,7 +343,7 @@ def _as_stopped(result: Result, why: str) -> Result:
     if not why or (result.exit_code == 0 and not result.failure_class):
         return result
     message = "cancelled while it ran" if why == "cancelled" else result.message
-    return Result(result.exit_code, why, message, result.cpu_seconds, result.max_rss_mb)
+    return replace(result, failure_class=why, message=message, output=None, files={}, reuse_key="")
 
 
 # --- places and logs -------------------------------------------------------------------------------------------------

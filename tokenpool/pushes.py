@@ -136,8 +136,9 @@ def _check(fields: Json) -> None:
         check(fields)
     if fields.get("image") and "command" not in fields and isinstance(inner_command(fields), str):
         fields["command"] = fields.pop("input")
-    if "command" in fields or fields.get("image") or fields.get("executors") or fields.get("function"):
-        fields.setdefault("input", equivalent_input(fields))
+    is_ours = "command" in fields or fields.get("image") or fields.get("executors") or fields.get("function")
+    if is_ours and "input" not in fields:
+        fields["input"] = equivalent_input(fields)
 
 
 def user_name() -> str:

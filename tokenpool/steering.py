@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import transitions
-from .backends.base import ALL_DOCS, Backend, Json, Saved
+from .backends.base import Backend, Json, Saved
+from .backends.slices import documents_named
 from .changes import Verb
 from .errors import AnswerLost, BadInput, Conflict, NotFound, TokenpoolError
 from .selectors import parse_time
@@ -49,6 +50,8 @@ class WorkerInfo:
     batches: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
+    #: GB of memory and scratch disk that are free, and that there are: ram_gb, ram_total_gb, disk_gb, disk_total_gb.
+    free_room: Mapping[str, Any] = field(default_factory=dict)
     #: When it has to leave, in seconds since 1970, if it knows.
     ends: float | None = None
     #: The order that started it, if a launcher did.
@@ -152,6 +155,7 @@ def worker_info(doc: Json, now: float, held: int | None = None) -> WorkerInfo:
         batches=tuple(map(str, batches)) if isinstance(batches, list) else (),
         tags={str(key): str(value) for key, value in tags.items()} if isinstance(tags, dict) else {},
         resources=resources if isinstance(resources, dict) else {},
+        free_room=doc["free"] if isinstance(doc.get("free"), dict) else {},
         ends=_time(doc.get("ends")),
         job=str(doc.get("job") or ""),
     )
@@ -301,9 +305,7 @@ def _change_all(backend: Backend, ids: list[str], change: Callable[[Json], None]
 
 def documents_of(backend: Backend, prefix: str, kind: str) -> list[Json]:
     """Return the documents whose id begins so; a token may be named like that too, and is left out."""
-    params = {"startkey": prefix, "endkey": prefix + "\ufff0", "include_docs": True}
-    rows = backend.view(ALL_DOCS, "", params).rows
-    return [row.doc for row in rows if row.doc is not None and row.doc.get("type") == kind]
+    return [doc for doc in documents_named(backend, prefix) if doc.get("type") == kind]
 
 
 def number_of(value: Any, default: Any) -> Any:

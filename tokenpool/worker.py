@@ -330,7 +330,7 @@ class Worker:
             "resources": self.rooms.told,
             "ends": self.options.ends,
             "load": round(os.getloadavg()[0], 2),
-            "note": self.health.note or self._disk.note,
+            **self._disk.told(self.health.note),
             "running": slots.told(oversight.followed) if slots is not None and oversight is not None else [],
         }
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .backends.base import Backend
 from .bays import Bays, discard
+from .fit import GB
 from .lifecycle import Context
 from .worker_options import WorkerOptions, cpu_count
 
@@ -74,6 +75,19 @@ class HighWater:
             used = self._used()
             self.note = f"the disk of {self._root} is {used:.0f}% full" if used > self._percent else ""
         return not self.note
+
+    def told(self, note: str) -> dict[str, Any]:
+        """Return what the worker's document says of memory and scratch disk, in GB, with `note` or ours."""
+        free: dict[str, Any] = {}
+        try:
+            disk = os.statvfs(self._root)
+            free.update(disk_gb=disk.f_bavail * disk.f_frsize / GB, disk_total_gb=disk.f_blocks * disk.f_frsize / GB)
+            with open("/proc/meminfo", encoding="ascii") as file:
+                memory = {line.partition(":")[0]: float(line.split()[1]) * 1024 / GB for line in file}
+            free.update(ram_gb=memory["MemAvailable"], ram_total_gb=memory["MemTotal"])
+        except (OSError, ValueError, LookupError, AttributeError):  # gone meanwhile; or not Linux
+            pass
+        return {"note": note or self.note, "free": {name: round(value, 2) for name, value in free.items()}}
 
     def _used(self) -> float:
         try:

@@ -209,7 +209,11 @@ def in_terminal(words: list[str], seen: Callable[[str], bool]) -> str:
             if select.select([read], [], [], 0.2)[0]:
                 shown += os.read(read, 4096)
         process.send_signal(2)
-        process.wait(30)
+        while process.poll() is None and time.monotonic() < deadline + 30:
+            # What nobody reads fills the terminal, and then it could not even leave.
+            if select.select([read], [], [], 0.2)[0]:
+                os.read(read, 4096)
+        process.wait(1)
     os.close(read)
     os.close(write)
     return shown.decode("utf-8", "replace")

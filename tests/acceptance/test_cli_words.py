@@ -22,8 +22,11 @@ CORE = "init push run work status list show logs wait watch retry reset cancel r
 ENGINE = "explain edit pause resume exec worker batch spool"
 RUNNERS = "run-cwl sendtask"
 DATA = "fetch cache"
+LAUNCH = "launch scale sandbox"
+SERVER = "serve access report"
 GROUPS = {
     "worker": "list slots drain stop", "batch": "list set pause resume", "spool": "list deliver", "cache": "ls rm prune",
+    "access": "list add passwd role remove token revoke",
 }  # fmt: skip
 
 
@@ -38,7 +41,14 @@ NAMES = [name for name, _ in commands()]
 
 
 def test_the_verbs_are_those_of_the_design():
-    assert set(VERBS) == {*CORE.split(), *ENGINE.split(), *RUNNERS.split(), *DATA.split()}
+    assert set(VERBS) == {
+        *CORE.split(),
+        *ENGINE.split(),
+        *RUNNERS.split(),
+        *DATA.split(),
+        *LAUNCH.split(),
+        *SERVER.split(),
+    }
     listed = ok("--help").out.partition("Verbs:")[2].partition("\n\n")[0]
     assert [line.split()[0] for line in listed.splitlines() if line.strip()] == list(VERBS)
 

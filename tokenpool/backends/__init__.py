@@ -10,6 +10,8 @@ BUILTIN = {
     "sqlite": "tokenpool.backends.sqlite:SQLiteBackend",
     "couchdb+http": "tokenpool.backends.couchdb:CouchDBBackend",
     "couchdb+https": "tokenpool.backends.couchdb:CouchDBBackend",
+    "tokenpool+http": "tokenpool.backends.remote:RemoteBackend",
+    "tokenpool+https": "tokenpool.backends.remote:RemoteBackend",
 }
 
 
@@ -22,7 +24,7 @@ def open_backend(url: str, password: str | None = None, create: bool = False) ->
     if not separator:
         raise BadInput(
             f"{url!r} is not the URL of a pool",
-            "write sqlite:///tokenpool.db or couchdb+https://user@host:6984/database",
+            "write sqlite:///tokenpool.db, couchdb+https://user@host:6984/database or tokenpool+https://host",
         )
     kind = load("backends", scheme, BUILTIN)
     backend: Backend = kind(url, password=password, create=create)

@@ -59,7 +59,7 @@ class CouchDBBackend(Backend):
 
     def _write_design(self, design: Json) -> None:
         # Not by put_many: a design that does not compile is refused with a reason only in an answer of its own.
-        answer = self.transport.request("PUT", f"{self.path}/{_quote_id(design['_id'])}", _encode(design), _JSON)
+        answer = self.transport.request("PUT", f"{self.path}/{_quote_id(design['_id'])}", encode(design), _JSON)
         if answer.status == 403 or answer.status == 401:
             raise NotPermitted(
                 f"you may not write {design['_id']} in {self.url}", "ask an admin of the database to run tokenpool init"
@@ -92,13 +92,13 @@ class CouchDBBackend(Backend):
     def put_many(self, docs: Sequence[Json]) -> list[WriteResult]:
         if not docs:
             return []
-        refused = {i: error for i, error in enumerate(map(_bad_document, docs)) if error}
+        refused = {i: error for i, error in enumerate(map(bad_document, docs)) if error}
         sound = [doc for i, doc in enumerate(docs) if i not in refused]
         written = iter(self._bulk(sound) if sound else [])
         return [refused[i] if i in refused else next(written) for i in range(len(docs))]
 
     def _bulk(self, docs: list[Json]) -> list[WriteResult]:
-        answer = self.transport.request("POST", f"{self.path}/_bulk_docs", _encode({"docs": docs}), _JSON)
+        answer = self.transport.request("POST", f"{self.path}/_bulk_docs", encode({"docs": docs}), _JSON)
         if answer.status == 413 and len(docs) > 1:
             half = len(docs) // 2
             return self._bulk(docs[:half]) + self._bulk(docs[half:])
@@ -168,7 +168,7 @@ class CouchDBBackend(Backend):
         keys = options.pop("keys", None)
         path += _query(options)
         if keys is not None:
-            answer = self.transport.request("POST", path, _encode({"keys": list(keys)}), _JSON, reads=True)
+            answer = self.transport.request("POST", path, encode({"keys": list(keys)}), _JSON, reads=True)
         else:
             answer = self.transport.request("GET", path)
         if answer.status == 404:
@@ -203,7 +203,7 @@ class CouchDBBackend(Backend):
     # --- answers ---------------------------------------------------------------------------------------------------
 
     def _post(self, path: str, body: Any, reads: bool) -> Any:
-        answer = self.transport.request("POST", path, _encode(body), _JSON, reads=reads)
+        answer = self.transport.request("POST", path, encode(body), _JSON, reads=reads)
         return self.expect(answer, path).json()
 
     def _expect_database(self, answer: Answer) -> None:
@@ -267,11 +267,11 @@ def parse_url(url: str, password: str | None = None) -> tuple[str, str, Options]
     return (
         server + (f"/{prefix}" if prefix else ""),
         unquote(database),
-        Options(username=unquote(parts.username or ""), password=secret, **_reach(options)),
+        Options(username=unquote(parts.username or ""), password=secret, **reach(options)),
     )
 
 
-def _reach(options: Mapping[str, str]) -> dict[str, Any]:
+def reach(options: Mapping[str, str]) -> dict[str, Any]:
     known = {"insecure", "cafile", "capath", "cert", "key", "verify", "timeout", "attempts"}
     strange = set(options) - known
     if strange:
@@ -295,7 +295,7 @@ def _without_password(url: str) -> str:
     return url.replace(f":{parts.password}@", "@", 1) if parts.password else url
 
 
-def _encode(body: Any) -> bytes:
+def encode(body: Any) -> bytes:
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
@@ -316,7 +316,7 @@ def _query(options: Mapping[str, Any]) -> str:
     return "?" + urlencode(spelled, quote_via=quote) if spelled else ""
 
 
-def _bad_document(doc: Json) -> Refused | None:
+def bad_document(doc: Json) -> Refused | None:
     doc_id = doc.get("_id")
     if not isinstance(doc_id, str) or not doc_id:
         return Refused(str(doc_id), "bad_request", "the _id must be a text that is not empty")
@@ -325,7 +325,7 @@ def _bad_document(doc: Json) -> Refused | None:
     if doc_id.startswith("_") and not doc_id.startswith(("_design/", "_local/")):
         return Refused(doc_id, "bad_request", "only reserved documents have an _id that starts with _")
     try:
-        _encode(doc)
+        encode(doc)
     except (TypeError, ValueError) as error:
         return Refused(doc_id, "bad_request", f"not JSON: {error}")
     return None

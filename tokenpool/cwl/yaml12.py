@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import Any
 
 import yaml
 
 from ..errors import BadInput
+
+#: A text may mean so many characters, or so many times its own; a few lines of aliases can mean billions.
+SMALL, GROWTH = 1_000_000, 20
 
 _RESOLVERS = (
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -43,6 +47,30 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _number)
 _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
+def _value(text: str, name: str) -> Any:
+    loader = _Loader(text)  # a SafeLoader
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _written_out(node, {}) > max(SMALL, GROWTH * len(text)):
+            raise BadInput(f"{name} grows beyond measure where its aliases are written out", "write it without them")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
+    """Return about how many characters a node is without aliases; a node that holds itself is infinite."""
+    if isinstance(node, yaml.ScalarNode):
+        return len(node.value) + 1
+    if id(node) not in known:
+        known[id(node)] = inf
+        inner = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_written_out(each, known) for each in inner)
+    return known[id(node)]
+
+
 def parse(text: str, name: str) -> Any:
     """Return the value of a YAML or JSON text; `name` stands in errors, with line and column.
 
@@ -50,7 +78,7 @@ def parse(text: str, name: str) -> Any:
     {'a': 'yes', 'b': 12, 'c': 1000.0, 'd': '2020-01-01'}
     """
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        return _value(text, name)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from .base import Job, Json, Step, all_mounts
-from .folders import inside
+from .folders import inside, volumes_of
 from .options import pairs
 
 #: Executes its arguments with the streams that go before them; "" is none.
@@ -23,7 +23,7 @@ def options_of(given: Sequence[str], allowed: Sequence[str]) -> Json:
 def argv_of(program: str, job: Job, step: Step) -> list[str]:
     """Return the command that runs one step."""
     verb = ["exec"] if step.entrypoint else ["run"]
-    words = [program, *verb, "--containall", "--no-home", "--pwd", step.workdir]
+    words = [program, *verb, "--containall", "--no-home", *(["--pwd", step.workdir] if step.workdir else [])]
     for mount in all_mounts(job):
         words += ["--bind", f"{mount.source}:{mount.target}:{'rw' if mount.writable else 'ro'}"]
     if not job.network:
@@ -71,4 +71,4 @@ def own_failure(stderr: str) -> str:
 
 
 def _host_path(job: Job, step: Step, path: str) -> str:
-    return os.path.join(job.folder, *inside(path, step.workdir)) if path else ""
+    return os.path.join(job.folder, *inside(path, step.workdir, volumes_of(job))) if path else ""

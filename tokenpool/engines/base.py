@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import TokenpoolError
+from ..util import timestamp
 
 Json = dict[str, Any]
 
@@ -42,6 +43,7 @@ class Step:
     command: list[str] | None = None
     #: Goes before the image's own entrypoint; None: that one.
     entrypoint: list[str] | None = None
+    #: "": where the image says.
     workdir: str = WORK
     env: dict[str, str] = field(default_factory=dict)
     #: Files inside the container that are read, or written besides the logs.
@@ -87,6 +89,17 @@ def job_of(value: Json) -> Job:
     """Return the job that `as_json` wrote."""
     steps, mounts = [Step(**each) for each in value["steps"]], [Mount(**each) for each in value["mounts"]]
     return Job(**{**value, "steps": steps, "mounts": mounts})
+
+
+def begun(number: int, out: int, err: int) -> Json:
+    """Return what is told of an executor that begins when its logs have so many bytes."""
+    return {"number": number, "start_time": timestamp(), "stdout": [out], "stderr": [err]}
+
+
+def ended(told: Json, exit_code: int, out: int, err: int) -> Json:
+    """Return what is told of an executor that has ended."""
+    logs = {"stdout": [told["stdout"][0], out], "stderr": [told["stderr"][0], err]}
+    return {**told, "end_time": timestamp(), "exit_code": exit_code, **logs}
 
 
 def all_mounts(job: Job) -> list[Mount]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import records
-from .base import EngineTrouble, Job, Json, Step, job_of
+from .base import EngineTrouble, Job, Json, Step, begun, ended, job_of
 from .docker_api import DockerEngine, End, Left
 from .folders import give_back, move_contents, open_inside
 from .images import Images
@@ -65,6 +65,8 @@ class Client:
         self._images = Images(job.records, job.engine)
         self._over = threading.Event()
         self.usage = Usage()
+        #: How each executor went.
+        self._told: list[Json] = []
         #: The containers that are ours to remove.
         self._ours: set[str] = set()
         #: Where the folder of an adopted container is.
@@ -77,7 +79,10 @@ class Client:
         end = End(0)
         for number, step in list(enumerate(self.job.steps))[first:]:
             known = adopted.id if adopted and number == first else ""
+            told = begun(number, os.fstat(1).st_size, os.fstat(2).st_size)
+            self._told.append(told)
             end = self._run(number, step, known)
+            told.update(ended(told, end.code, os.fstat(1).st_size, os.fstat(2).st_size))
             self._settle()
             if end.oom or (end.code and not step.ignore_error):
                 return self._judged(end, number)
@@ -85,8 +90,9 @@ class Client:
 
     @property
     def used(self) -> Json:
-        """What all its containers have used."""
-        return {"cpu_seconds": self.usage.cpu_seconds, "max_rss_mb": self.usage.max_rss_mb}
+        """What all its containers have used, and how each went."""
+        used = {"cpu_seconds": self.usage.cpu_seconds, "max_rss_mb": self.usage.max_rss_mb}
+        return {**used, "executors": self._told}
 
     def clean_up(self) -> None:
         """Leave nothing behind: no container, no record, no file of another user."""

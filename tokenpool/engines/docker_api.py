@@ -240,7 +240,7 @@ def arguments(job: Job, step: Step, labels: Mapping[str, str], rootless: bool) -
         security.append("label=disable")
     made: Json = {
         "entrypoint": step.entrypoint,
-        "working_dir": step.workdir,
+        "working_dir": step.workdir or None,
         "environment": step.env,
         "labels": {FRONT + name: value for name, value in labels.items()},
         "mounts": [BindMount(m.target, m.source, type="bind", read_only=not m.writable) for m in all_mounts(job)],

@@ -21,17 +21,17 @@ def make_folders(folder: str, for_anybody: bool, volumes: Iterable[str] = ()) ->
             os.chmod(place, 0o777)
 
 
-def inside(path: str, workdir: str) -> tuple[str, str]:
+def inside(path: str, workdir: str, volumes: Iterable[tuple[str, str]] = ()) -> tuple[str, str]:
     """Return the folder below the attempt's ("" for itself) and the rest of a path that a container sees.
 
-    Raises BadInput where it is in no folder of the attempt's own.
+    `volumes` are pairs of what a container sees and such a folder. Raises BadInput where it is in none of them.
 
-    >>> inside("/output/a/b", "/work"), inside("x", "/work")
-    (('output', 'a/b'), ('', 'x'))
+    >>> inside("/output/a/b", "/work"), inside("x", ""), inside("/data/x", "", [("/data", "volumes/0")])
+    (('output', 'a/b'), ('', 'x'), ('volumes/0', 'x'))
     """
-    whole = posixpath.normpath(posixpath.join(workdir, path))
+    whole = posixpath.normpath(posixpath.join(workdir or WORK, path))
     places = [(target, name) for name, target in FOLDERS.items() if name not in READ_ONLY]
-    for target, name in [*places, (WORK, "")]:
+    for target, name in [*volumes, *places, (WORK, "")]:
         if whole.startswith(target + "/"):
             return name, whole[len(target) + 1 :]
     raise BadInput(
@@ -39,9 +39,15 @@ def inside(path: str, workdir: str) -> tuple[str, str]:
     )
 
 
+def volumes_of(job: Job) -> list[tuple[str, str]]:
+    """Return what the containers of a job see of its own folder beside the usual, as `inside` wants it."""
+    top = job.folder + "/"
+    return [(each.target, each.source[len(top) :]) for each in job.mounts if each.source.startswith(top)]
+
+
 def open_inside(job: Job, step: Step, path: str, flags: int) -> int:
     """Open a file that a container sees; links are not followed: they could lead to what the container may not touch."""
-    name, rest = inside(path, step.workdir)
+    name, rest = inside(path, step.workdir, volumes_of(job))
     *folders, last = rest.split("/")
     at = os.open(os.path.join(job.folder, name), os.O_RDONLY | os.O_DIRECTORY)
     try:

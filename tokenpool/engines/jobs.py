@@ -25,14 +25,14 @@ KEPT_OUT = frozenset({"TOKENPOOL_CLAIM"})
 SHELL = "/bin/sh"
 
 
-def steps_of(token: Token, command: Any, env: Mapping[str, str]) -> list[Step]:
+def steps_of(token: Token, command: Any, env: Mapping[str, str], volumes: Sequence[tuple[str, str]] = ()) -> list[Step]:
     """Return the containers that a token asks for, in order; `command` is that of its image, None: the image's own.
 
-    Raises BadInput where it makes no sense.
+    `volumes` as `inside` has them. Raises BadInput where it makes no sense.
     """
     executors = token.get("executors")
     if executors:
-        return [_executor(each, env) for each in executors]
+        return [_executor(each, env, volumes) for each in executors]
     image = token.get("image")
     if not isinstance(image, str):
         raise BadInput("the token names no image", "for example docker.io/library/alpine:3")
@@ -45,15 +45,15 @@ def steps_of(token: Token, command: Any, env: Mapping[str, str]) -> list[Step]:
     raise BadInput("the command is neither a text nor a list of texts", 'for example ["echo", "hi"]')
 
 
-def _executor(each: Mapping[str, Any], env: Mapping[str, str]) -> Step:
+def _executor(each: Mapping[str, Any], env: Mapping[str, str], volumes: Sequence[tuple[str, str]]) -> Step:
     own = {str(name): str(value) for name, value in (each.get("env") or {}).items()}
     first, *rest = each["command"]
     files = {name: str(each.get(name) or "") for name in ("stdin", "stdout", "stderr")}
-    workdir = str(each.get("workdir") or WORK)
-    if not workdir.startswith("/"):
+    workdir = WORK if each.get("workdir") is None else str(each["workdir"])
+    if workdir and not workdir.startswith("/"):
         raise BadInput(f"workdir {workdir} is no absolute path", "for example /output")
     for path in filter(None, files.values()):
-        inside(path, workdir)
+        inside(path, workdir, volumes)
     ignored = bool(each.get("ignore_error"))
     return Step(each["image"], rest, [first], workdir, {**env, **own}, ignore_error=ignored, **files)
 

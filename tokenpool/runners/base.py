@@ -96,6 +96,8 @@ class Result:
     files: Mapping[str, str] = field(default_factory=dict)
     #: By which other tokens find that this one did the same; "": it is not for them.
     reuse_key: str = ""
+    #: How each executor of a token went: its number, times, exit code, and where in the logs its output stands.
+    executors: tuple[Mapping[str, Any], ...] = ()
 
 
 class Begun(Protocol):

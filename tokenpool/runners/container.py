@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .. import transitions
@@ -51,8 +52,10 @@ class ContainerRunner(Runner):
             job = _job(token, places, context, found)
             make_folders(places.work, not job.user, (folder for _, folder in places.volumes))
             if found.program:
-                return run_steps(found.program, job, places, context, timeout)
-            return self._ask_engine(job, places, context, timeout)
+                result = run_steps(found.program, job, places, context, timeout)
+            else:
+                result = self._ask_engine(job, places, context, timeout)
+            return result if token.get("executors") else replace(result, executors=())
         except EngineTrouble as error:
             return Result(transitions.PICAS_ERROR, error.failure_class, f"{error}; {error.hint}")
 
@@ -71,7 +74,8 @@ class ContainerRunner(Runner):
             failure, message = "timeout", f"stopped: it ran longer than its timeout of {timeout:g} s"
         # What the client itself used says nothing of the token.
         used = answer or {}
-        return Result(code, failure, message, used.get("cpu_seconds", 0.0), used.get("max_rss_mb", 0.0))
+        cpu, rss = used.get("cpu_seconds", 0.0), used.get("max_rss_mb", 0.0)
+        return Result(code, failure, message, cpu, rss, executors=tuple(used.get("executors", ())))
 
     def _look_after_orphans(self) -> None:
         """Remove what dead workers of this machine left, once no attempt of the same token has taken it over."""
@@ -105,12 +109,13 @@ def _job(token: Mapping[str, Any], places: Places, context: Context, found: Foun
     memory, cpus = jobs.limits_of(token)
     rules = (policy.network, policy.image_user, policy.mounts, policy.engine)
     env = jobs.environment_of(places.own, gpus)
+    volumes = [(seen, os.path.relpath(folder, places.work)) for seen, folder in places.volumes]
     return Job(
         token=token["_id"],
         claim=places.own["TOKENPOOL_CLAIM"],
         spec=jobs.spec_of(token, rules),
         folder=places.work,
-        steps=jobs.steps_of(token, None if token.get("executors") else equivalent.command_of(token), env),
+        steps=jobs.steps_of(token, None if token.get("executors") else equivalent.command_of(token), env, volumes),
         mounts=[*(Mount(folder, seen, True) for seen, folder in places.volumes), *jobs.mounts_of(policy.mounts)],
         user="" if policy.image_user else f"{os.getuid()}:{os.getgid()}",
         network=policy.network,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 
 from ..children import Finished
 from ..engines import apptainer
-from ..engines.base import Job
+from ..engines.base import Job, Json, begun, ended
 from .base import Context, Places, Result
 
 
@@ -15,20 +16,29 @@ def run_steps(program: str, job: Job, places: Places, context: Context, timeout:
     """Run all steps of a job, the first that fails is the last."""
     end = None if timeout is None else time.monotonic() + timeout
     cpu, rss = 0.0, 0.0
+    told: list[Json] = []
     for number, step in enumerate(job.steps, 1):
         left = None if end is None else max(0.1, end - time.monotonic())
         own = {name: value for name, value in places.own.items() if name.startswith("TOKENPOOL_")}
         inside = replace(places, own={**own, **apptainer.environment_of(job, step)})
+        began = begun(number - 1, *_sizes(places))
         finished = context.execute(apptainer.argv_of(program, job, step), inside, left)
+        told.append(ended(began, _code(finished), *_sizes(places)))
         places.oom = places.oom or inside.oom
         cpu, rss = cpu + finished.cpu_seconds, max(rss, finished.max_rss_mb)
         if finished.timed_out:
-            return Result(143, "timeout", f"stopped: it ran longer than its timeout of {timeout:g} s", cpu, rss)
+            message = f"stopped: it ran longer than its timeout of {timeout:g} s"
+            return Result(143, "timeout", message, cpu, rss, executors=tuple(told))
         if finished.killed or (finished.returncode and not step.ignore_error):
             which = f"executor {number} of {len(job.steps)} failed" if len(job.steps) > 1 else ""
             failure, message = _judged(finished, places)
-            return Result(_code(finished), failure, message or which, cpu, rss)
-    return Result(0, cpu_seconds=cpu, max_rss_mb=rss)
+            return Result(_code(finished), failure, message or which, cpu, rss, executors=tuple(told))
+    return Result(0, cpu_seconds=cpu, max_rss_mb=rss, executors=tuple(told))
+
+
+def _sizes(places: Places) -> list[int]:
+    """Return the bytes in the logs of an attempt, which are made when something is printed."""
+    return [os.stat(path).st_size if os.path.exists(path) else 0 for path in (places.stdout, places.stderr)]
 
 
 def _code(finished: Finished) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from ..data_checks import UNPACK
 from ..engines.base import FOLDERS, WORK
 from ..errors import BadInput
-from ..storage.urls import is_glob, name_of, path_of, scheme_of, split_glob
+from ..storage.urls import below, is_glob, name_of, path_of, scheme_of, split_glob
 
 Token = Mapping[str, Any]
 
@@ -26,7 +26,7 @@ _FASTQ = "run+fastq"
 
 def has_data(token: Token) -> bool:
     """Tell whether something has to be done for a token's data before or after it runs."""
-    return any(token.get(name) for name in FIELDS)
+    return any(token.get(name) for name in FIELDS) or bool(token.get("executors") and _stream_folders(token))
 
 
 # --- folders -----------------------------------------------------------------------------------------------------------
@@ -67,12 +67,24 @@ def layout_of(token: Token, work: str) -> Layout:
         points.add(_point(str(each.get("path") or ""), _is_many(each) or str(each.get("unpack")) in ("untar", "unzip")))
     for each in token.get("outputs") or ():
         points.add(_point(_front(str(each.get("path") or "")), each.get("type") == "DIRECTORY"))
+    points |= _stream_folders(token)
     own = sorted(point for point in points if point and not any(_below(point, seen) for seen, _ in places))
     if "/" in own or any(_below(seen, point) for point in own for seen, _ in places):
         raise BadInput("a path of an input or output is right below /", "put it into a folder: /data/file")
     tops = [point for point in own if not any(_below(point, other) for other in own if other != point)]
     volumes = tuple((point, os.path.join(work, "volumes", str(n))) for n, point in enumerate(tops))
     return Layout(work, places, volumes)
+
+
+def _stream_folders(token: Token) -> set[str]:
+    """Return the folders of the files that executors read and write as their streams, but for those that always are."""
+    found = set()
+    for each in token["executors"] if isinstance(token.get("executors"), list) else ():
+        for name in ("stdin", "stdout", "stderr") if isinstance(each, Mapping) else ():
+            point = _point(str(each.get(name) or ""), False)
+            if point and not any(_below(point, seen) for seen in (*FOLDERS.values(), WORK)):
+                found.add(point)
+    return found
 
 
 def _point(path: str, is_folder: bool) -> str:
@@ -252,17 +264,30 @@ def _sent(each: Mapping[str, Any], layout: Layout) -> Sent:
     front = _front(path)
     pattern = path[len(front) :].lstrip("/") if front != path else ""
     top = layout.host(front, "output").rstrip("/") if pattern else whole
-    prefix = str(each.get("path_prefix") or "")
+    url, prefix = _cut(str(each.get("path_prefix") or ""), front if pattern else "", url, layout)
     return Sent(
         path,
         top,
         pattern,
         url,
-        layout.host(prefix, "output").rstrip("/") if prefix else "",
+        prefix,
         str(each.get("when") or "success"),
         str(each.get("credentials") or ""),
         is_folder=not path or path.endswith("/") or each.get("type") == "DIRECTORY",
     )
+
+
+def _cut(prefix: str, front: str, url: str, layout: Layout) -> tuple[str, str]:
+    """Return the URL of an output, and the folder of this machine that is taken off the front of its names.
+
+    Nothing that a container sees has to be mounted for a prefix: what is between it and the wildcards goes to the URL.
+    """
+    if not prefix:
+        return url, ""
+    if url and front.startswith("/") and _below(posixpath.normpath(front), posixpath.normpath(prefix)):
+        between = posixpath.relpath(front, prefix)
+        return (url if between == "." else below(url, between)), ""
+    return url, layout.host(prefix, "output").rstrip("/")
 
 
 def _front(path: str) -> str:
