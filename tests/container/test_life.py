@@ -39,7 +39,7 @@ def containers(engine: EngineServer) -> list[Any]:
     """Return all containers of an engine."""
     client = engine.client()
     try:
-        return list(client.containers.list(all=True, ignore_removed=True))
+        return list(client.containers.list(all=True, sparse=True))
     finally:
         client.close()
 
