@@ -14,6 +14,7 @@ import click
 
 from ..errors import BadInput
 from .launch import BatchVerb, order_of, order_options
+from .launch_cloud import for_machines
 from .output import number, print_json, say, warn
 from .session import Session, is_file
 from .types import DURATION
@@ -119,6 +120,8 @@ def _scaler(session: Session, pool: Any, given: dict[str, Any], rules: Rules, ex
 
     local, launcher = given["kind"] == "local", open_launcher(given["kind"])
     order = order_of(session, {**given, "jobs": 1, "name": "", "tags": (), "quit": False}, extra, local=local)
+    if given["kind"] == "cloud":
+        order = for_machines(order, given["program"])
     if given["per_token"]:
         order = replace(order, slots=1, work=(*order.work, "--max-tasks", "1"))
     if is_file(order.pool) and not local:
