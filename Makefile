@@ -4,7 +4,7 @@ VENV := .venv
 PEERS := build/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-core test-chaos test-runners test-data chaos test-on demo bench peers couchdb clean
+.PHONY: help venv test test-core test-chaos test-runners test-data test-launch chaos test-on demo bench peers couchdb clean
 
 help:  ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -14,7 +14,7 @@ venv: $(VENV)/stamp  ## make .venv with all that tests and demo need, where it i
 # The stamp also names this folder: a moved tree has a .venv whose scripts point elsewhere.
 $(VENV)/stamp: pyproject.toml setup.py
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,test-runners,test-data,demo]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,test-runners,test-data,test-launch,demo]'
 	@pwd > $@
 
 ifneq ($(wildcard $(VENV)/stamp),)
@@ -23,10 +23,13 @@ ifneq ($(shell cat $(VENV)/stamp),$(CURDIR))
 endif
 endif
 
-test: test-core test-runners test-data test-chaos  ## run all tests
+# Folders of tests with targets of their own.
+GROUPS := chaos container cwl functions data launch launch_grid snakemake cloud services
+
+test: test-core test-runners test-data test-launch test-chaos  ## run all tests
 
 test-core: venv  ## unit, conformance, acceptance, picas compatibility, docs, lint, types
-	@began=$$(date +%s); $(VENV)/bin/python -m pytest $(foreach group,chaos container cwl functions data,--ignore=tests/$(group)) \
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest $(foreach group,$(GROUPS),--ignore=tests/$(group)) \
 		&& echo "core: $$(( $$(date +%s) - began )) s of 480 s"
 
 test-chaos: venv  ## the promise, while workers, servers, lines, clocks and disks fail
@@ -40,6 +43,10 @@ test-runners: venv  ## containers, CWL workflows, Python functions, with the rea
 test-data: venv  ## inputs, outputs, shared files, with real servers of every kind
 	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/data \
 		&& echo "data: $$(( $$(date +%s) - began )) s of 480 s"
+
+test-launch: venv  ## workers anywhere: real Slurm, ARC, HTCondor, OpenStack, Snakemake
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/launch tests/launch_grid tests/snakemake tests/cloud tests/services \
+		&& echo "launch: $$(( $$(date +%s) - began )) s of 840 s"
 
 test-on:  ## unit and conformance tests on another Python: make test-on PYTHON=python3.9
 	$(PYTHON) -m venv --clear build/venv-$(notdir $(PYTHON))
