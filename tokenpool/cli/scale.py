@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,8 @@ def scale(ctx: click.Context, /, **given: Any) -> int:
                 _tell(session, decision, None, lines)
                 return 0
             say(f"keeping {rules.minimum} to {number(rules.maximum, 'worker')} by {scaler.kind} on {pool.url}")
-            scaler.run(given["every"], _teller(session), _patient())
+            with _patient() as wait:
+                scaler.run(given["every"], _teller(session), wait)
     return 0
 
 
@@ -168,16 +170,20 @@ def _teller(session: Session) -> Callable[[list[str]], None]:
     return tell
 
 
-def _patient() -> Callable[[float], bool]:
-    """Return what waits, and tells whether SIGTERM came meanwhile: a round is never cut short."""
+@contextmanager
+def _patient() -> Iterator[Callable[[float], bool]]:
+    """Give what waits, and tells whether SIGTERM came meanwhile: a round is never cut short."""
     leave = threading.Event()
 
     def stop(signum: int, frame: FrameType | None) -> None:
         leave.set()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    return leave.wait
+    before = {which: signal.signal(which, stop) for which in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield leave.wait
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
 
 
 def _simulate(session: Session, given: dict[str, Any], rules: Rules) -> int:
