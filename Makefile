@@ -4,7 +4,7 @@ VENV := .venv
 PEERS := build/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-core test-chaos test-runners test-data test-server chaos test-on demo bench peers couchdb clean
+.PHONY: help venv test test-core test-chaos test-runners test-data test-launch test-server chaos test-on demo bench peers couchdb clean
 
 help:  ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -14,7 +14,7 @@ venv: $(VENV)/stamp  ## make .venv with all that tests and demo need, where it i
 # The stamp also names this folder: a moved tree has a .venv whose scripts point elsewhere.
 $(VENV)/stamp: pyproject.toml setup.py
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,test-runners,test-data,test-server,demo]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,test-runners,test-data,test-launch,test-server,demo]'
 	@pwd > $@
 
 ifneq ($(wildcard $(VENV)/stamp),)
@@ -23,10 +23,13 @@ ifneq ($(shell cat $(VENV)/stamp),$(CURDIR))
 endif
 endif
 
-test: test-core test-runners test-data test-server test-chaos  ## run all tests
+# Folders of tests with targets of their own.
+GROUPS := chaos container cwl functions data launch launch_grid snakemake cloud services server browser
+
+test: test-core test-runners test-data test-launch test-server test-chaos  ## run all tests
 
 test-core: venv  ## unit, conformance, acceptance, picas compatibility, docs, lint, types
-	@began=$$(date +%s); $(VENV)/bin/python -m pytest $(foreach group,chaos container cwl functions data server browser,--ignore=tests/$(group)) \
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest $(foreach group,$(GROUPS),--ignore=tests/$(group)) \
 		&& echo "core: $$(( $$(date +%s) - began )) s of 480 s"
 
 test-chaos: venv  ## the promise, while workers, servers, lines, clocks and disks fail
@@ -41,9 +44,13 @@ test-data: venv  ## inputs, outputs, shared files, with real servers of every ki
 	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/data \
 		&& echo "data: $$(( $$(date +%s) - began )) s of 480 s"
 
+test-launch: venv  ## workers anywhere: real Slurm, ARC, HTCondor, OpenStack, Snakemake
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/launch tests/launch_grid tests/snakemake tests/cloud tests/services \
+		&& echo "launch: $$(( $$(date +%s) - began )) s of 840 s"
+
 test-server: venv  ## the server: pages in a real browser, both APIs, access, with real clients and proxies
 	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/server tests/browser \
-		&& echo "server: $$(( $$(date +%s) - began )) s of 480 s"
+		&& echo "server: $$(( $$(date +%s) - began )) s of 360 s"
 
 test-on:  ## unit and conformance tests on another Python: make test-on PYTHON=python3.9
 	$(PYTHON) -m venv --clear build/venv-$(notdir $(PYTHON))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import uuid
 from collections.abc import AsyncGenerator, Sequence
@@ -13,6 +14,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
 
 from tokenpool.errors import ServerAway, TokenpoolError
 from tokenpool.pool import Pool, connect
@@ -33,25 +35,31 @@ class Executor(RemoteExecutor):
 
     _pool: Pool | None = None
     _worker: LocalWorker | None = None
+    #: Seconds until the next look. It begins before this object is complete.
+    _pause = SOON
 
     def __post_init__(self) -> None:
         """Open the pool, and start the workflow's own worker if there is to be one."""
         settings = self.workflow.executor_settings or ExecutorSettings()
         self._settings: ExecutorSettings = settings
-        self._folder = str(Path.cwd())
-        self._logs = Path(self._folder, ".snakemake", "tokenpool_logs")
+        here = str(Path.cwd())
+        # Without it, the job's Snakefile lies where its worker is.
+        self._folder = here if SharedFSUsage.SOURCES in self.workflow.storage_settings.shared_fs_usage else ""
+        self._logs = Path(here, ".snakemake", "tokenpool_logs")
         # The same for each run in this folder: what an interrupted one left is run, and found again, by the next.
-        self._batch = settings.batch or f"snakemake-{hashlib.sha256(self._folder.encode()).hexdigest()[:12]}"
+        self._batch = settings.batch or f"snakemake-{hashlib.sha256(here.encode()).hexdigest()[:12]}"
         self._seen = -1
+        self._asked: frozenset[str | None] = frozenset()
+        #: Tokens that have not ended, as far as we know. Snakemake's list is empty while they are looked at.
+        self._open: set[str] = set()
         try:
             self._pool = connect(settings.pool, create=True)
         except TokenpoolError as error:
             raise WorkflowError(f"{error.message}; {error.hint}") from error
         if settings.workers > 0:
-            self._worker = LocalWorker(
-                settings.pool or self._pool.url, settings.workers, self._batch, self._logs / "worker.log"
-            )
-        self.next_seconds_between_status_checks = SOON
+            cwd = "" if self._folder else here
+            url = settings.pool or self._pool.url
+            self._worker = LocalWorker(url, settings.workers, self._batch, self._logs / "worker.log", cwd)
 
     @property
     def pool(self) -> Pool:
@@ -73,10 +81,11 @@ class Executor(RemoteExecutor):
                 fresh.append(token_of(self._work(job, key), token_id, self._batch, self._warm))
             infos.append(SubmittedJobInfo(job=job, external_jobid=token_id))
         refused = self._push(fresh)
-        self.next_seconds_between_status_checks, self._seen = SOON, -1
+        self._pause = SOON
         for info in infos:
             why = refused.get(info.external_jobid)
             if why is None:
+                self._open.add(str(info.external_jobid))
                 self.report_job_submission(info)
             else:
                 self.workflow.scheduler.submit_callback(info.job)
@@ -149,7 +158,9 @@ class Executor(RemoteExecutor):
             state = state_of(doc) if doc is not None else None
             if state in OPEN:
                 yield info
-            elif state == DONE:
+                continue
+            self._open.discard(str(info.external_jobid))
+            if state == DONE:
                 self.report_job_success(info)
             else:
                 self.report_job_error(info, msg=self._why(info, doc, state), aux_logs=self._keep_logs(info))
@@ -159,7 +170,9 @@ class Executor(RemoteExecutor):
         try:
             counts = self.pool.counts(self._batch)
             ended = counts[DONE] + counts[ERROR] + (sum(counts[state] for state in OPEN) << 32)
-            if ended == self._seen:
+            # A job may have ended before it was reported as submitted, and was counted already.
+            asked = frozenset(info.external_jobid for info in active_jobs)
+            if ended == self._seen and asked <= self._asked:
                 self._slow_down()
                 return None
             docs = self.pool.backend.get_many([str(info.external_jobid) for info in active_jobs])
@@ -167,16 +180,19 @@ class Executor(RemoteExecutor):
             self.logger.warning(f"the pool is away, trying again: {error.message}")
             self._slow_down()
             return None
-        self._seen = ended
-        self.next_seconds_between_status_checks = SOON
+        self._seen, self._asked = ended, asked
+        self._pause = SOON
         return docs
 
+    async def sleep(self) -> None:
+        """Wait until the next look; Snakemake's own pause would be ten seconds before the first."""
+        await asyncio.sleep(self._pause)
+
     def _slow_down(self) -> None:
-        pause = self.next_seconds_between_status_checks * SLOWER
-        self.next_seconds_between_status_checks = min(max(SOON, self._settings.poll), pause)
-        ended = self._worker.ended() if self._worker else ""
-        if ended:
-            raise WorkflowError(ended)
+        self._pause = min(max(SOON, self._settings.poll), self._pause * SLOWER)
+        lost = self._worker.keep() if self._worker else ""
+        if lost:
+            raise WorkflowError(lost)
 
     def _why(self, info: SubmittedJobInfo, doc: Any, state: str | None) -> str:
         if doc is None:
@@ -200,7 +216,7 @@ class Executor(RemoteExecutor):
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Take back what waits, and stop what runs."""
-        ids = [str(info.external_jobid) for info in active_jobs]
+        ids = sorted(self._open)
         if not ids or self._pool is None:
             return
         try:

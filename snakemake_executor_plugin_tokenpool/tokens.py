@@ -29,6 +29,7 @@ class Work:
 
     name: str
     line: str
+    #: Where it is run; empty: where its worker runs its tokens.
     folder: str
     threads: int
     resources: Mapping[str, Any]
@@ -47,7 +48,7 @@ def token_of(work: Work, token_id: str, batch: str, warm: bool) -> dict[str, Any
         token["priority"] = max(-_HIGHEST, min(_HIGHEST, work.priority))
     words = arguments(work.line) if warm else None
     if words is None:
-        token["input"] = f"cd {shlex.quote(work.folder)} && {work.line}"
+        token["input"] = f"cd {shlex.quote(work.folder)} && {work.line}" if work.folder else work.line
     else:
         token["function"] = {"name": WARM, "args": [work.folder, words]}
         if asked == {"cpu_cores": 1}:

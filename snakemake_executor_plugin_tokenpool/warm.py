@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 def run(folder: str, words: Sequence[str]) -> None:
-    """Run Snakemake with these arguments in a folder; leaves with its exit code where that is not 0."""
+    """Run Snakemake with these arguments in a folder, if any; leaves with its exit code where that is not 0."""
     import snakemake.cli  # stays loaded; the copies below have it from the beginning
 
     sys.stdout.flush()
@@ -28,7 +28,7 @@ def _be(folder: str, words: Sequence[str], main: object) -> None:
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        os.chdir(folder)
+        os.chdir(folder or ".")
         sys.argv = ["snakemake", *words]
         main(list(words))  # type: ignore[operator]
         code = 0

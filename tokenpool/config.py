@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -38,6 +38,8 @@ DEFAULTS: dict[str, Any] = {
     "secrets": "~/.config/tokenpool/secrets",
     "password_file": "",
 }
+#: Settings that name a file or a folder.
+_PLACES = ("cache", "spool", "scratch", "secrets", "password_file")
 CLEANUPS = ("success", "always", "never")
 #: The tables that say how storages are reached: ``[storage."s3://bucket/"]``.
 STORAGE = "storage"
@@ -90,6 +92,7 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None, **fl
     env = os.environ if environ is None else environ
     entries = {name: Setting(value, "default") for name, value in DEFAULTS.items()}
     sources = [
+        _without_home(env),
         _picas(env),
         _file(user_file(env)),
         _file((cwd or Path.cwd()) / "tokenpool.toml"),
@@ -103,12 +106,44 @@ def load(environ: Mapping[str, str] | None = None, cwd: Path | None = None, **fl
             places.update(_places(tables))
         for name, setting in source.items():
             entries[name] = Setting(_checked(name, setting), setting.origin)
+    if not _has_home(env):  # nobody who reads these later could tell what their ~ means
+        entries |= {name: replace(entries[name], value=_rooted(str(entries[name].value), env)) for name in _PLACES}
     return Settings(entries, env, places)
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """Return the user's home; the folder we work in where nobody knows one, as on many a Grid node."""
+    return Path(environ.get("HOME") or "~").expanduser() if _has_home(environ) else Path.cwd()
+
+
+def _has_home(environ: Mapping[str, str]) -> bool:
+    try:
+        Path(environ.get("HOME") or "~").expanduser()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _without_home(environ: Mapping[str, str]) -> dict[str, Setting]:
+    """Return where things are kept for a user without a home, as far as no XDG variable says it."""
+    if _has_home(environ):
+        return {}
+    below = {"cache": ("XDG_CACHE_HOME", ".cache", ""), "spool": ("XDG_STATE_HOME", ".local/state", "spool")}
+    return {
+        name: Setting(str(home(environ) / folder / "tokenpool" / last), "there is no home")
+        for name, (variable, folder, last) in below.items()
+        if not environ.get(variable)
+    }
+
+
+def _rooted(path: str, environ: Mapping[str, str]) -> str:
+    """Return a path with a folder in place of its ``~``."""
+    return str(home(environ) / path[2:]) if path == "~" or path.startswith("~/") else path
 
 
 def user_file(environ: Mapping[str, str]) -> Path:
     """Return the path of the user's own settings."""
-    base = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".config")
+    base = environ.get("XDG_CONFIG_HOME") or str(home(environ) / ".config")
     return Path(base) / "tokenpool" / "config.toml"
 
 
@@ -229,7 +264,7 @@ def _from_netrc(host: str, user: str | None) -> str | None:
 
 
 def _picas_file(environ: Mapping[str, str]) -> dict[str, Any]:
-    path = Path(environ.get("HOME", "~")).expanduser() / ".config" / "picas" / "conf.yml"
+    path = home(environ) / ".config" / "picas" / "conf.yml"
     if not path.is_file():
         return {}
     import yaml

@@ -66,6 +66,8 @@ class Context:
     on_child: Callable[[str, Begun, Places], None] = lambda claim, child, places: None
     #: Why the worker stopped this claim's child: "", "cancelled", "preempted" or "lost".
     stopped: Callable[[str], str] = lambda claim: ""
+    #: Waits until the worker is told to leave, at most so many seconds, and tells whether it was.
+    leaves: Callable[[float], bool] = lambda seconds: False
     #: The CPUs and GPUs that a claim was given.
     placement: Callable[[str], Placement] = lambda claim: Placement()
     #: What brings data and takes it away; made when the first token asks for it.
@@ -333,9 +335,8 @@ def _as_cut(result: Result, context: Context) -> Result:
 
 def _why_ended(result: Result, claim: str, context: Context) -> str:
     """Return why a child was ended: a batch system ends all processes of a job at once, and we may be the last to hear."""
-    if not context.stopped(claim) and result.exit_code == TERMINATED:
-        time.sleep(HEARSAY)
-    return context.stopped(claim)
+    by_all = result.exit_code == TERMINATED and not context.stopped(claim) and context.leaves(HEARSAY)
+    return context.stopped(claim) or ("preempted" if by_all else "")
 
 
 def _as_stopped(result: Result, why: str) -> Result:

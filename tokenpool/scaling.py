@@ -18,7 +18,7 @@ from . import steering
 from .demand import Size, read
 from .errors import BadInput, TokenpoolError
 from .launchers import launching
-from .launchers.base import ENDED, WAITING, Job, Launcher, LaunchFailed
+from .launchers.base import ENDED, RUNNING, UNKNOWN, Job, Launcher, LaunchFailed, Left
 from .launchers.base import Order as LaunchOrder
 from .launchers.ledger import Ledger
 from .pool import Pool
@@ -111,19 +111,36 @@ class Scaler:
         if decision.drain:
             steering.steer_many(self.pool.backend, decision.drain, drain=True)
         told += self._cancel(decision.cancel)
+        told += self._sweep(decision.memory)
         told += self._start(decision, demand)
         return decision, told
 
     def _cancel(self, jobs: Collection[Job]) -> list[str]:
         """Cancel jobs that never started: those that did since we looked are left alone."""
-        still = [job for job in self.launcher.status(list(jobs)) if job.state == WAITING and job.running == 0]
+        if not jobs:
+            return []
         try:
-            self.launcher.cancel(still)
+            self.launcher.cancel(list(jobs), only_waiting=True)
         except LaunchFailed as error:
             return [f"not cancelled: {error.message}"]
-        for job in still:
-            self.ledger.note(self.order.pool, [replace(job, state=ENDED, reason="cancelled by scale")])
-        return []
+        told = []
+        for job in self.launcher.status(list(jobs)):
+            if job.state in (RUNNING, UNKNOWN):
+                told.append(f"{job.name} started meanwhile" if job.running else f"{job.name}: {job.reason}")
+            else:
+                job = replace(job, state=ENDED, reason="cancelled by scale")
+            self.ledger.note(self.order.pool, [job])
+        return told
+
+    def _sweep(self, memory: Memory) -> list[str]:
+        """Remove machines that our workers have left; what a cloud refuses now is tried again in the next round."""
+        workers = self.pool.workers()
+        there = {worker.job for worker in workers}
+        left = [Left(name) for name, order in memory.orders.items() if order.seen and name not in there]
+        try:
+            return self.launcher.sweep(self.order, [*workers, *left], self.notes.prefix)
+        except TokenpoolError as error:
+            return [f"nothing was swept: {error.message}"]
 
     def _start(self, decision: Decision, demand: Demand) -> list[str]:
         """Hand in one order for each worker, so that each is seen, and let go, by itself."""

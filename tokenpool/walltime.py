@@ -16,6 +16,8 @@ from .errors import BadInput
 from .processes import birth, stat_fields
 from .selectors import parse_duration, parse_time
 
+#: Seconds, beside the grace, that a worker keeps back of its walltime to give its tokens back.
+SPARE = 5.0
 #: Seconds that Slurm gets to say when the job ends.
 PATIENCE = 10.0
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)$")  # two numbers would be minutes here and hours there

@@ -34,7 +34,7 @@ from .pool import Pool
 from .retries import AVOID, failed_here
 from .rooms import Rooms
 from .slots import Slots, Work
-from .walltime import Walltime
+from .walltime import SPARE, Walltime
 from .worker_options import Event, Summary, WorkerOptions, cpu_count
 from .workplace import HighWater, MovesData, context_of, scratch, signals
 
@@ -48,8 +48,6 @@ APART, SPREAD = 0.02, 1.5
 SOON = 60.0
 #: Seconds that a worker which leaves tries to deliver its outcomes to a pool that is away.
 LAST_DELIVERY = 30.0
-#: Seconds, beside the grace, that a worker keeps back of its walltime to give its tokens back.
-SPARE = 5.0
 #: The longest pauses, in seconds, of a worker that listens; off duty it is told even what came without a bell.
 LISTENING, OFF_DUTY = 60.0, 600.0
 
@@ -392,7 +390,8 @@ class Worker:
             stager=self._moves_data,
             on_phase=lambda claim, name, progress: self.slots.on_phase(claim, name, progress),
             on_child=lambda claim, child, places: self.slots.on_child(claim, child, places),
-            stopped=lambda claim: self.slots.why_stopped(claim) or ("preempted" if self._stopping.is_set() else ""),
+            stopped=lambda claim: self.slots.why_stopped(claim),
+            leaves=self._stopping.wait,
             placement=self.rooms.placement,
         )
 

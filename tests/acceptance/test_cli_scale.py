@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -173,6 +174,8 @@ def test_a_batch_system_that_is_not_here_is_told_at_once(sqlite_url: str, monkey
     use(sqlite_url)
     ok("push", "--", "true")
     monkeypatch.setenv("PATH", "/nowhere")
+    before = signal.getsignal(signal.SIGTERM)
     answer = call("-q", "scale", "--launcher", "slurm")
+    assert signal.getsignal(signal.SIGTERM) is before
     assert answer.code == 4
     assert "is not on PATH: this machine cannot talk to Slurm" in answer.err

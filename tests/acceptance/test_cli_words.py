@@ -22,10 +22,13 @@ CORE = "init push run work status list show logs wait watch retry reset cancel r
 ENGINE = "explain edit pause resume exec worker batch spool"
 RUNNERS = "run-cwl sendtask"
 DATA = "fetch cache"
-LAUNCH = "launch scale sandbox"
+LAUNCH = "launch scale sandbox service"
 SERVER = "serve access report"
+#: Files that examples of verbs name, which look whether they are there.
+FILES = ("workers.sh", "Snakefile")
 GROUPS = {
     "worker": "list slots drain stop", "batch": "list set pause resume", "spool": "list deliver", "cache": "ls rm prune",
+    "launch": "slurm pbs htcondor local grid cloud list cancel", "service": "install remove show status",
     "access": "list add passwd role remove token revoke",
 }  # fmt: skip
 
@@ -34,7 +37,13 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     for name, each in verbs().items():
         yield name, each
         if isinstance(each, click.Group):
-            yield from ((f"{name} {inner}", each.commands[inner]) for inner in each.commands)
+            yield from ((f"{name} {inner}", command) for inner, command in inside(each).items())
+
+
+def inside(group: click.Group) -> dict[str, click.Command]:
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command is not None}
 
 
 NAMES = [name for name, _ in commands()]
@@ -57,7 +66,7 @@ def test_the_verbs_are_those_of_the_design():
 def test_the_verbs_of_a_group_are_those_of_the_design(name):
     group = verbs()[name]
     assert isinstance(group, click.Group)
-    assert set(group.commands) == set(GROUPS[name].split())
+    assert set(inside(group)) == set(GROUPS[name].split())
 
 
 @pytest.mark.parametrize("name", list(VERBS))
@@ -76,7 +85,10 @@ def test_every_verb_has_help_with_an_example_and_the_global_options(name):
 @pytest.mark.parametrize(
     ("name", "each"), [(name, each) for name, each in commands() if not isinstance(each, click.Group)]
 )
-def test_every_example_is_a_call_that_the_verb_understands(name, each):
+def test_every_example_is_a_call_that_the_verb_understands(name, each, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for file in FILES:
+        (tmp_path / file).touch()
     for example in each.examples:
         inner = example.partition("$(")[2].partition(")")[0] or example
         calls = [part for part in inner.split("|") if "tokenpool" in part]

@@ -65,8 +65,8 @@ def engine(
     yield server
     client = server.client()
     try:
-        left = client.containers.list(all=True, ignore_removed=True)
-        names = [each.name for each in left]
+        left = client.containers.list(all=True, sparse=True)
+        names = [each.id for each in left]
         for each in left:
             each.remove(force=True)
     finally:

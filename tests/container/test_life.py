@@ -36,10 +36,10 @@ def worker(*options: object) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def containers(engine: EngineServer) -> list[Any]:
-    """Return all containers of an engine."""
+    """Return all containers of an engine, as its list tells them: one that is just being removed cannot be inspected."""
     client = engine.client()
     try:
-        return list(client.containers.list(all=True, ignore_removed=True))
+        return list(client.containers.list(all=True, sparse=True))
     finally:
         client.close()
 
@@ -52,7 +52,7 @@ def running(engine: EngineServer) -> bool:
 def begun(engine: EngineServer) -> Path:
     """Wait until the token's container has begun, and return its folder."""
     until(lambda: running(engine))
-    folder = Path(containers(engine)[0].labels["tokenpool.folder"])
+    folder = Path(containers(engine)[0].attrs["Labels"]["tokenpool.folder"])
     until(lambda: (folder / "output" / "runs").exists())
     return folder
 
@@ -187,7 +187,7 @@ def test_a_client_that_is_killed_takes_its_container_along(engine: EngineServer)
     push(command=WAITS)
     with worker("--max-tasks", 1) as process:
         begun(engine)
-        client = int(containers(engine)[0].labels["tokenpool.client"].partition(":")[0])
+        client = int(containers(engine)[0].attrs["Labels"]["tokenpool.client"].partition(":")[0])
         os.kill(client, signal.SIGKILL)
         process.wait(60)
     assert failure(shown("t"))[1] == "system"

@@ -40,9 +40,10 @@ def new_number() -> int:
     return 100 + len(list(FOLDER.glob("*.json")))
 
 
-def save(number: int, name: str, pids: list[int]) -> None:
+def save(number: int, name: str, pids: list[int], waits: bool = False) -> None:
     """Note a job."""
-    (FOLDER / f"{number}.json").write_text(json.dumps({"number": number, "name": name, "pids": pids}))
+    told = {"number": number, "name": name, "pids": pids, "waits": waits}
+    (FOLDER / f"{number}.json").write_text(json.dumps(told))
 
 
 def jobs() -> list[dict[str, Any]]:
@@ -102,6 +103,11 @@ def qsub(words: list[str]) -> int:
         return fail("qsub: Unknown queue", 170)
     if len(list(FOLDER.glob("*.json"))) >= int(os.environ.get("FAKE_LIMIT", "99")):
         return fail("qsub: would exceed complex's per-user limit of jobs in 'Q' state", 190)
+    if os.environ.get("FAKE_QUEUES"):
+        number = new_number()
+        save(number, options["-N"], [], waits=True)
+        print(f"{number}.{SERVER}")
+        return 0
     array = re.fullmatch(r"1-(\d+)", options.get("-J", ""))
     if "-J" in options and (array is None or int(array.group(1)) < 2):
         return fail("qsub: illegal -J value", 2)
@@ -135,6 +141,8 @@ def qstat(words: list[str]) -> int:
         job = next((job for job in jobs() if word.split("[")[0].split(".")[0] == str(job["number"])), None)
         if job is None:
             code = fail(f"qstat: Unknown Job Id {word}", 153)
+        elif job["waits"]:
+            lines.append(row(word, job["name"], "Q"))
         elif not any(job["alive"]):
             code = fail(f"qstat: {word} Job has finished, use -x or -H to obtain historical job information", 35)
         elif "[]" in word:
@@ -170,6 +178,7 @@ def qdel(words: list[str]) -> int:
         if job is None:
             code = fail(f"qdel: Unknown Job Id {word}", 153)
         else:
+            save(job["number"], job["name"], job["pids"])
             end(job)
     return code
 

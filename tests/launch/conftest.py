@@ -13,6 +13,7 @@ from couch_server import Unavailable
 
 sys.path += [str(Path(__file__).resolve().parents[1] / name) for name in ("acceptance", "chaos")]
 
+from condor_server import Condor
 from history import History
 from slurm_server import Slurm
 
@@ -32,6 +33,30 @@ def slurm_cluster() -> Iterator[Slurm]:
             pytest.skip(f"no Slurm: {error}")
         with cluster:
             yield cluster
+
+
+@pytest.fixture(scope="session")
+def condor_pool() -> Iterator[Condor]:
+    """HTCondor's own pool of one machine with two CPUs, for all tests."""
+    # Jobs run as another user: pytest's own folders are closed to it.
+    with tempfile.TemporaryDirectory(prefix="condor-", dir="/tmp") as folder:
+        try:
+            server = Condor(Path(folder) / "pool")
+        except Unavailable as error:
+            if os.environ.get("TOKENPOOL_REQUIRE_ALL") == "1":
+                pytest.fail(f"no HTCondor: {error}", pytrace=False)
+            pytest.skip(f"no HTCondor: {error}")
+        with server:
+            yield server
+
+
+@pytest.fixture
+def condor(condor_pool: Condor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Condor]:
+    """The pool without any jobs, as the machine's own: its commands are on PATH, and we are where its jobs can be."""
+    monkeypatch.setenv("PATH", f"{condor_pool.path}:{os.environ['PATH']}")
+    monkeypatch.chdir(condor_pool.desk)
+    yield condor_pool
+    condor_pool.clear()
 
 
 @pytest.fixture

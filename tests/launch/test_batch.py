@@ -83,6 +83,27 @@ def test_workers_are_listed_and_cancelled(batch: Path, pool: Pool, kind: str) ->
     launcher.cancel([Job(kind, "99.1", "gone"), *(Job(kind, job["id"], "mine") for job in jobs("-a"))])
 
 
+@pytest.mark.parametrize("kind", ALL)
+def test_what_runs_is_left_alone_where_that_is_asked_for(batch: Path, pool: Pool, kind: str) -> None:
+    # Given a worker that is busy
+    pool.push([{"input": "sleep 60"}])
+    ok("launch", kind, "--name", "mine")
+    until("a running token", lambda: pool.counts()["locked"] == 1)
+    # When only what waits is to be cancelled; then it goes on
+    open_launcher(kind).cancel([Job(kind, job["id"], "mine") for job in jobs()], only_waiting=True)
+    assert [job["running"] for job in jobs()] == [1]
+    assert pool.counts()["locked"] == 1
+
+
+def test_what_waits_in_pbs_is_cancelled(batch: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_QUEUES", "1")
+    ok("launch", "pbs", "--name", "mine")
+    (job,) = jobs()
+    assert job["state"] == "waiting"
+    open_launcher("pbs").cancel([Job("pbs", job["id"], "mine")], only_waiting=True)
+    assert jobs() == []
+
+
 def test_pbs_knows_the_resources_and_the_walltime(batch: Path, pool: Pool) -> None:
     # Given a job of 20 seconds, and a token that would need more
     (token,) = pool.push([{"input": "true", "timeout": 60}])
@@ -126,7 +147,7 @@ def test_without_the_command(pool: Pool, monkeypatch: pytest.MonkeyPatch, kind: 
     ("kind", "words", "told"),
     [
         ("pbs", ["-q", "nowhere"], "PBS refuses the jobs: qsub: Unknown queue"),
-        ("htcondor", ["requirements = ("], "HTCondor refuses the jobs: Requirements = ("),
+        ("htcondor", ["requirements = ("], "HTCondor refuses the jobs: Parse error in expression: Requirements = ("),
         ("htcondor", ["-p", "x"], "'-p' is no line of a submit description"),
     ],
 )

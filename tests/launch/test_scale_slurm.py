@@ -8,13 +8,19 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_tools import command, environment, ok
 from slurm_server import Slurm, until
 
+from tokenpool.launchers import open_launcher
+from tokenpool.launchers.base import WAITING, Order
+from tokenpool.launchers.ledger import Ledger, folder_of
 from tokenpool.pool import Pool
+from tokenpool.scale import Rules
+from tokenpool.scaling import Notes, Scaler
 
 WORDS = (
     "scale",
@@ -122,3 +128,27 @@ def test_a_dry_run_and_a_single_round_tell_what_they_would_do_and_do(slurm: Slur
     until("the jobs", lambda: queued(slurm) == 2)
     again = ok("--json", *WORDS, *PATIENT, "--dry-run").json
     assert again["start"] == 0
+
+
+def test_a_job_that_starts_while_it_is_cancelled_goes_on(slurm: Slurm, pool: Pool, tmp_path: Path) -> None:
+    # Given a scale that wants to cancel two jobs that waited when it looked: one of them has started since, and is busy
+    (token,) = pool.push([f"until [ -e {tmp_path}/go ]; do sleep 0.1; done"])
+    words = ("launch", "slurm", "--cpus", 4, "--slots", 1, "--ram-gb", 0.5, "--time", "10m", "--quit")
+    launched = []
+    for name in ("scale-busy", "scale-late"):
+        ok(*words, "--name", name)
+        until("a busy worker", lambda: pool.counts()["locked"] == 1)
+        launched += [job for job in Ledger(folder_of(os.environ)).jobs() if job.name == name]
+    seen = [replace(job, state=WAITING, running=0) for job in launched]
+    scaler = Scaler(
+        pool=pool, kind="slurm", launcher=open_launcher("slurm"), order=Order(pool=pool.url), rules=Rules(),
+        ledger=Ledger(folder_of(os.environ)), notes=Notes(tmp_path / "notes", pool.url, "slurm"),
+    )  # fmt: skip
+    # When it cancels them
+    told = scaler._cancel(seen)
+    # Then only the one that waits is gone, and it says so
+    assert told == ["scale-busy started meanwhile"]
+    assert {job.name: job.state for job in scaler.ledger.jobs()} == {"scale-busy": "running", "scale-late": "ended"}
+    (tmp_path / "go").touch()
+    until("the end of the token", lambda: pool.counts()["done"] == 1)
+    assert len(pool.get(token)["attempts"]) == 1

@@ -103,11 +103,15 @@ class ArcServer:
         return "\n".join(f"== {path}\n{path.read_text(errors='replace')[-3000:]}" for path in found)
 
     def stop(self) -> None:
-        """End the server."""
+        """End the server, and its jobs: it leaves those alone that were cancelled before they ran."""
         for name in ("ws", "arex"):
             with contextlib.suppress(OSError, ValueError):
                 pid = int((self.folder / f"{name}.pid").read_text())
                 os.kill(pid, signal.SIGKILL)
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if str((process / "cwd").readlink()).startswith(f"{self.folder}/session/"):
+                    os.kill(int(process.name), signal.SIGKILL)
 
     # --- how it is made --------------------------------------------------------------------------------------------------
 

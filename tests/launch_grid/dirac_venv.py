@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,35 +26,40 @@ class DiracMissing(Exception):
 
 def ensure_dirac() -> Path:
     """Install the client once; return the folder of its commands."""
-    if sys.version_info < (3, 11):
-        raise DiracMissing("DIRAC needs Python 3.11 or newer")
     if shutil.which("swig") is None:
         raise DiracMissing("swig is not installed (Debian: apt install swig libssl-dev)")
+    return ensure_venv(f"dirac-{VERSION}", [f"DIRAC=={VERSION}"])
+
+
+def ensure_venv(name: str, requirements: Sequence[str]) -> Path:
+    """Install something of DIRAC's once, by itself; return the folder of its commands."""
+    if sys.version_info < (3, 11):
+        raise DiracMissing("DIRAC needs Python 3.11 or newer")
     cache = Path(REAL_ENVIRONMENT.get("XDG_CACHE_HOME") or Path(REAL_ENVIRONMENT.get("HOME", "/root"), ".cache"))
-    folder = cache / "tokenpool-tests" / f"dirac-{VERSION}-{sys.version_info[0]}.{sys.version_info[1]}"
+    folder = cache / "tokenpool-tests" / f"{name}-{sys.version_info[0]}.{sys.version_info[1]}"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "complete").exists():
-            _install(folder)
+            _install(folder, requirements)
             (folder / "complete").touch()
     return folder / "venv" / "bin"
 
 
-def _install(folder: Path) -> None:
+def _install(folder: Path, requirements: Sequence[str]) -> None:
     (folder / "overrides").write_text(OVERRIDES)
     python = folder / "venv" / "bin" / "python"
     uv = [str(python), "-m", "uv", "pip", "install", "--quiet", "--python", str(python), "--overrides", "overrides"]
     for argv in (
         [sys.executable, "-m", "venv", "--clear", "venv"],
         [str(python), "-m", "pip", "install", "--quiet", "uv"],
-        [*uv, f"DIRAC=={VERSION}"],
+        [*uv, *requirements],
     ):
         done = subprocess.run(
             argv, cwd=folder, env=dict(REAL_ENVIRONMENT), capture_output=True, text=True, timeout=INSTALL_SECONDS
         )
         if done.returncode != 0:
-            raise DiracMissing(f"DIRAC cannot be installed: {done.stderr.strip()[-1000:]}")
+            raise DiracMissing(f"{requirements[0]} cannot be installed: {done.stderr.strip()[-1000:]}")
 
 
 def ask_dirac(commands: Path, folder: Path, verb: str, jdl: Path) -> Any:

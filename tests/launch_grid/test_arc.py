@@ -13,7 +13,7 @@ from arc_server import ArcServer
 from cli_tools import call, ok
 
 from tokenpool.launchers import open_launcher
-from tokenpool.launchers.base import ENDED, UNKNOWN, Job, Launcher, Order
+from tokenpool.launchers.base import ENDED, RUNNING, UNKNOWN, WAITING, Job, Launcher, Order
 from tokenpool.pool import Pool
 
 WAIT = 120
@@ -105,8 +105,8 @@ def test_an_element_that_stops_taking_jobs_leaves_none_unlisted(
     assert answer.code == 1
     assert "ARC took 1 of 3 jobs: full" in answer.err
     listed = ok("launch", "list", "--all", "--json").json["jobs"]
-    assert len(listed) == 1
-    ended(open_launcher("arc"), [Job("arc", listed[0]["id"], "")])
+    assert [job["state"] for job in listed] in ([WAITING], [RUNNING])
+    ok("launch", "cancel", "all")
 
 
 def test_the_script_is_text_without_a_secret() -> None:

@@ -176,6 +176,14 @@ def test_a_lost_order_is_found_by_its_name(staged: Path) -> None:
     assert (staged / "status.called").read_text().split() == ["-g", "tp-lost"]
 
 
+def test_only_what_waits_is_killed_where_that_is_asked_for(staged: Path) -> None:
+    # Given two jobs that waited, of which one has started since; when they are to be cancelled as far as they wait
+    says(staged, "status", "JobID=11 Status=Running;\nJobID=12 Status=Waiting;\n")
+    open_launcher("dirac").cancel([Job("dirac", "11", "x"), Job("dirac", "12", "x")], only_waiting=True)
+    # Then the other one is killed
+    assert (staged / "kill.called").read_text().split() == ["12"]
+
+
 def test_what_dirac_does_not_tell_of_is_unknown(staged: Path) -> None:
     says(staged, "status", "ERROR: no answer\n", 2)
     assert open_launcher("dirac").status([Job("dirac", "1", "x")])[0].state == UNKNOWN

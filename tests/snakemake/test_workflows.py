@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Workflow
+from snakemake_tools import ROOT, Workflow
 
 from tokenpool.pool import connect
 
@@ -31,6 +31,20 @@ rule all:
 rule each:
     output: "out/{i}"
     shell: "echo {wildcards.i} $$ >> ran; while [ ! -e go ]; do sleep 0.1; done; touch {output}"
+"""
+PAUSES = """
+localrules: pause
+rule last:
+    input: "paused"
+    output: "last"
+    shell: "touch {output}"
+rule pause:
+    input: "first"
+    output: "paused"
+    shell: "touch begun; while [ ! -e go ]; do sleep 0.1; done; touch {output}"
+rule first:
+    output: "first"
+    shell: "touch {output}"
 """
 FAILS = """
 rule all:
@@ -132,6 +146,36 @@ def test_an_interrupted_workflow_takes_its_tokens_back(workflow: Workflow, tmp_p
     Path("go").touch()
     again = workflow.run("--tokenpool-workers", 2, "--rerun-incomplete")
     assert again.returncode == 0, again.stderr
+
+
+def test_a_worker_that_left_for_want_of_work_comes_again(workflow: Workflow, tmp_path: Path) -> None:
+    # Given a workflow that has nothing for its worker for a long time
+    Path("Snakefile").write_text(PAUSES)
+    snakemake = workflow.spawn(workflow.command("--tokenpool-workers", 1), tmp_path / "said")
+    until("the pause", lambda: Path("begun").exists())
+    # When the worker leaves in order, as it does after a while without work
+    with connect(workflow.pool) as pool:
+        until("an idle worker", lambda: [worker.held for worker in pool.workers()] == [0])
+    (worker,) = workers_of(workflow.pool)
+    os.kill(worker, signal.SIGTERM)
+    until("the end of the worker", lambda: worker not in workers_of(workflow.pool))
+    # Then another one does what comes later
+    Path("go").touch()
+    assert snakemake.wait(90) == 0, (tmp_path / "said").read_text()
+    assert Path("last").exists()
+
+
+def workers_of(pool: str) -> list[int]:
+    """Return the workers that were started for a pool."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if words[1:4] == [b"-m", b"tokenpool", b"work"] and pool.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
 
 
 def test_a_workflow_that_was_killed_finds_its_tokens_again(workflow: Workflow, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ..pushes import make_token
 from ..selectors import parse
 from ..transitions import state_of
 from .bulk import confirmed, tell
-from .formats import READERS, import_as, import_command
+from .formats import READERS, import_as, import_command, import_config
 from .intake import spooled
 from .output import number, print_json, say
 from .progress import Meter
@@ -80,6 +80,7 @@ def _target(path: str | None) -> Iterator[TextIO | None]:
     "zcat pool.jsonl.gz | tokenpool import -",
     "tokenpool import picas-dump.json",
     "tokenpool import lando job.yml --secret dds_user_key",
+    "tokenpool import lando --config landoconfig.yml --secret OS_PASSWORD > server.sh",
     "tokenpool import pytq -- pytq-launch -b test -i s3://b/x.fq -o s3://b/results/ sh -c 'wc -l $INPUT/x.fq'",
     takes_command=True,
 )
@@ -91,6 +92,12 @@ def _target(path: str | None) -> Iterator[TextIO | None]:
     multiple=True,
     metavar="NAME",
     help="With lando: this input is a secret that the worker knows; may be repeated.",
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="With lando: its server's settings; without a job file, print the server that does the same here.",
 )
 @click.option("--create", is_flag=True, help="Make the pool where it is missing (a SQLite file always is).")
 @click.option("--dry-run", is_flag=True, help="With a format: print the tokens as JSON lines; push nothing.")
@@ -114,6 +121,8 @@ def import_tokens(session: Session, /, words: tuple[str, ...], create: bool, **g
         return import_command(session, words[0], command, {**given, "create": create})
     if len(words) > 2:
         raise BadInput(f"{len(words)} words were given", "tokenpool import FILE, or tokenpool import FORMAT FILE")
+    if given["config"] and len(words) == 1:
+        return import_config(session, words[0], given)
     if len(words) == 2:
         return import_as(session, words[0], words[1], {**given, "create": create})
     strange = [f"--{name.replace('_', '-').rstrip('s')}" for name, value in given.items() if value]

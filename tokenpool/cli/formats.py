@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from .intake import Source, described, print_tokens, spooled
 from .output import number, print_json, say
 from .push import send
 from .session import Session
+
+if TYPE_CHECKING:
+    from ..cwl.lando_config import Server
 
 Json = dict[str, Any]
 
@@ -47,10 +50,38 @@ def import_command(session: Session, format: str, words: list[str], given: Mappi
 def import_as(session: Session, format: str, file: str, given: Mapping[str, Any]) -> int:
     """Push the tokens that a file of a format describes; all of it is read before the first one is pushed."""
     fields = {"batch": given["batch"]} if given["batch"] else {}
+    server = _server(format, given) if given["config"] else None
     with spooled(file) as path:
         name = "standard input" if file == "-" else file
-        secrets = tuple(given["secrets"])
-        return _push(session, Source(lambda: _read(format, path, name, secrets), name, fields), given)
+        secrets = tuple(each for each in given["secrets"] if server is None or each not in server.needed)
+        code = _push(session, Source(lambda: _read(format, path, name, secrets), name, fields), given)
+    if server is not None and not session.json:
+        say(f"machines for it: {server.command}")
+    return code
+
+
+def import_config(session: Session, format: str, given: Mapping[str, Any]) -> int:
+    """Print what stands in for another system's server, as its configuration describes it."""
+    server = _server(format, given)
+    unknown = [name for name in given["secrets"] if name not in server.needed]
+    if unknown:
+        raise BadInput(f"{given['config']} needs no {unknown[0]}", "secrets of jobs go with a job file")
+    if session.json:
+        told = {"words": server.words, "environment": server.environment, "needed": server.needed}
+        print_json({"schema": 1, **told, "needless": server.needless})
+        return 0
+    click.echo(server.script, nl=False)
+    if server.needless:
+        say(f"not needed here: {', '.join(server.needless)}")
+    return 0
+
+
+def _server(format: str, given: Mapping[str, Any]) -> Server:
+    from ..cwl.lando_config import read
+
+    if format != "lando":
+        raise BadInput(f"--config says nothing about a file of {format}", "it goes with lando")
+    return read(given["config"], given["secrets"])
 
 
 def _push(session: Session, source: Source, given: Mapping[str, Any]) -> int:

@@ -29,6 +29,7 @@ COLORS = {"running": "green", "waiting": "cyan", "unknown": "yellow", "ended": "
 #: Verbs in modules of their own, imported when they are used: the module, the function in it, and its line of help.
 ELSEWHERE: dict[str, tuple[str, str, str]] = {
     "grid": (".launch_grid", "grid", "Start workers on the Grid, by DIRAC or by an ARC computing element."),
+    "cloud": (".launch_cloud", "cloud", "Make machines in a cloud, each with one worker."),
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import click
 
 from ..errors import BadInput
 from .launch import BatchVerb, order_of, order_options
+from .launch_cloud import for_machines
 from .output import number, print_json, say, warn
 from .session import Session, is_file
 from .types import DURATION
@@ -96,7 +98,8 @@ def scale(ctx: click.Context, /, **given: Any) -> int:
                 _tell(session, decision, None, lines)
                 return 0
             say(f"keeping {rules.minimum} to {number(rules.maximum, 'worker')} by {scaler.kind} on {pool.url}")
-            scaler.run(given["every"], _teller(session), _patient())
+            with _patient() as wait:
+                scaler.run(given["every"], _teller(session), wait)
     return 0
 
 
@@ -119,6 +122,8 @@ def _scaler(session: Session, pool: Any, given: dict[str, Any], rules: Rules, ex
 
     local, launcher = given["kind"] == "local", open_launcher(given["kind"])
     order = order_of(session, {**given, "jobs": 1, "name": "", "tags": (), "quit": False}, extra, local=local)
+    if given["kind"] == "cloud":
+        order = for_machines(order, given["program"])
     if given["per_token"]:
         order = replace(order, slots=1, work=(*order.work, "--max-tasks", "1"))
     if is_file(order.pool) and not local:
@@ -165,16 +170,20 @@ def _teller(session: Session) -> Callable[[list[str]], None]:
     return tell
 
 
-def _patient() -> Callable[[float], bool]:
-    """Return what waits, and tells whether SIGTERM came meanwhile: a round is never cut short."""
+@contextmanager
+def _patient() -> Iterator[Callable[[float], bool]]:
+    """Give what waits, and tells whether SIGTERM came meanwhile: a round is never cut short."""
     leave = threading.Event()
 
     def stop(signum: int, frame: FrameType | None) -> None:
         leave.set()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    return leave.wait
+    before = {which: signal.signal(which, stop) for which in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield leave.wait
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
 
 
 def _simulate(session: Session, given: dict[str, Any], rules: Rules) -> int:

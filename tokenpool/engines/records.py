@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config import home
 from ..processes import birth
 
 #: Seconds for which a container is left to the next attempt of its token after its client died.
@@ -23,7 +24,7 @@ BEAT = 5.0
 
 def folder_of(environ: Mapping[str, str]) -> str:
     """Return where the records of this machine are."""
-    base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".local" / "state")
+    base = environ.get("XDG_STATE_HOME") or str(home(environ) / ".local" / "state")
     return str(Path(base) / "tokenpool" / "containers" / socket.gethostname())
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ..errors import TokenpoolError
 
@@ -76,6 +77,31 @@ class Job:
     place: dict[str, str] = field(default_factory=dict)
 
 
+class Seen(Protocol):
+    """A worker of the pool, as far as a launcher has to know it."""
+
+    @property
+    def job(self) -> str:
+        """The order that started it."""
+
+    @property
+    def hostname(self) -> str:
+        """Its machine."""
+
+    @property
+    def state(self) -> str:
+        """What it does; `fenced`: others have ended its lease."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """A worker that was there once and of which nothing is left."""
+
+    job: str
+    hostname: str = ""
+    state: str = "fenced"
+
+
 class Launcher(ABC):
     """Starts workers by one kind of system. It keeps nothing: who wants to know later keeps the jobs."""
 
@@ -99,9 +125,31 @@ class Launcher(ABC):
         """Return the jobs as they are now, in the same order; what cannot be asked is `unknown`."""
 
     @abstractmethod
-    def cancel(self, jobs: Sequence[Job]) -> None:
-        """End them; what has ended already is no error. Raises LaunchFailed."""
+    def cancel(self, jobs: Sequence[Job], only_waiting: bool = False) -> None:
+        """End them; what has ended already is no error. Raises LaunchFailed.
+
+        `only_waiting`: leave alone what has started by now, as far as the system can tell.
+        """
+
+    def _not_started(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return those of which nothing runs now; for systems that cannot be told to cancel only these."""
+        return [job for job in self.status(jobs) if job.state == WAITING and job.running == 0]
 
     def find(self, name: str) -> list[Job]:
         """Return the jobs of an order by its name, where the system can be asked so: an id may have got lost."""
+        return []
+
+    def place(self, order: Order) -> dict[str, str]:
+        """Return what has to be noted of an order before it is handed in, so that `look_for` finds it."""
+        return {}
+
+    def look_for(self, job: Job) -> list[Job]:
+        """Return what was made of a noted order whose ids got lost."""
+        return self.find(job.name)
+
+    def sweep(self, order: Order, workers: Iterable[Seen], prefix: str = "", dry_run: bool = False) -> list[str]:
+        """Remove what orders like this one left behind and what has no worker any more; tells it in one line each.
+
+        `prefix`: only of orders whose names begin so.
+        """
         return []

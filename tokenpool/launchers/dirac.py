@@ -73,7 +73,8 @@ class DiracLauncher(Launcher):
             return [replace(job, state=UNKNOWN, reason=error.message) for job in jobs]
         return [_as_told(job, rows.get(job.id)) for job in jobs]
 
-    def cancel(self, jobs: Sequence[Job]) -> None:
+    def cancel(self, jobs: Sequence[Job], only_waiting: bool = False) -> None:
+        jobs = self._not_started(jobs) if only_waiting else jobs
         if not jobs:
             return
         said = ask(["dirac-wms-job-kill", *(job.id for job in jobs)], SYSTEM)

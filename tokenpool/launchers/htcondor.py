@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..errors import BadInput
 from .base import ENDED, RUNNING, UNKNOWN, WAITING, Job, Launcher, LaunchFailed, Order
-from .commands import NoAnswer, ask, refusal
+from .commands import NoAnswer, Said, ask, refusal
 from .rendering import check, environment, script_of, worker_line
 
 SYSTEM = "HTCondor"
@@ -38,7 +38,9 @@ class HTCondorLauncher(Launcher):
         said = ask(["condor_submit", "-terse", "-batch-name", order.name, "-"], SYSTEM, script)
         if said.code != 0:
             advice = "see the description with --print; what stands behind -- becomes lines of it"
-            raise refusal(said, "HTCondor refuses the jobs", advice)
+            # What is wrong begins with ERROR, and may go on in further lines.
+            told = re.sub(r"^.*?ERROR:\s*", "", " ".join((said.err or said.out).split()))
+            raise refusal(Said(said.code, "", told), "HTCondor refuses the jobs", advice)
         found = re.match(r"(\d+)\.\d+", said.out.strip())
         if found is None:
             raise NoAnswer(
@@ -55,10 +57,15 @@ class HTCondorLauncher(Launcher):
             return [replace(job, state=UNKNOWN, reason=error.message) for job in jobs]
         return [_as_queued(job, [row for row in rows if row[0] == job.id]) for job in jobs]
 
-    def cancel(self, jobs: Sequence[Job]) -> None:
+    def cancel(self, jobs: Sequence[Job], only_waiting: bool = False) -> None:
         if not jobs:
             return
-        said = ask(["condor_rm", *(job.id for job in jobs)], SYSTEM)
+        which = [job.id for job in jobs]
+        if only_waiting:
+            states = " || ".join(f"JobStatus == {state}" for state in sorted(_WAITS))
+            clusters = " || ".join(f"ClusterId == {number}" for number in which)
+            which = ["-constraint", f"({states}) && ({clusters})"]
+        said = ask(["condor_rm", *which], SYSTEM)
         wrong = [line for line in said.err.splitlines() if line.strip() and "find/remove" not in line]
         if said.code != 0 and wrong:
             raise LaunchFailed(f"condor_rm: {wrong[-1].strip()}", "are they yours? condor_q", jobs)

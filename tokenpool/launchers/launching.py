@@ -21,7 +21,7 @@ KEPT = 7 * 86400.0
 def launch(kind: str, launcher: Launcher, order: Order, script: str, ledger: Ledger) -> list[Job]:
     """Hand an order in, noted before and after; raises what the launcher raises, with what was taken in the ledger."""
     now = time.time()
-    ledger.intend(kind, order.name, order.pool, now)
+    ledger.intend(kind, order.name, order.pool, now, launcher.place(order))
     try:
         jobs = launcher.submit(order, script)
     except NoAnswer:
@@ -69,7 +69,7 @@ def _ask(launcher: Launcher, jobs: Iterable[Job], now: float) -> list[Job]:
             known.append(job)
             continue
         try:
-            found = launcher.find(job.name)
+            found = launcher.look_for(job)
         except TokenpoolError as error:
             known.append(replace(job, state=UNKNOWN, reason=error.message))
             continue

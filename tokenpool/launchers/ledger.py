@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from ..config import home
 from .base import Job
 
 #: The id of an order that is being handed in: its jobs are found by its name.
@@ -16,7 +17,7 @@ PENDING = ""
 
 def folder_of(environ: Mapping[str, str]) -> Path:
     """Return the folder of the notes: below XDG_STATE_HOME."""
-    base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".local" / "state")
+    base = environ.get("XDG_STATE_HOME") or str(home(environ) / ".local" / "state")
     return Path(base) / "tokenpool" / "launched"
 
 
@@ -26,9 +27,11 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def intend(self, launcher: str, name: str, pool: str, submitted: float) -> None:
+    def intend(
+        self, launcher: str, name: str, pool: str, submitted: float, place: Mapping[str, str] | None = None
+    ) -> None:
         """Note that an order is about to be handed in."""
-        self.note(pool, [Job(launcher, PENDING, name, submitted=submitted)])
+        self.note(pool, [Job(launcher, PENDING, name, submitted=submitted, place=dict(place or {}))])
 
     def note(self, pool: str, jobs: Iterable[Job]) -> None:
         """Note the jobs of an order in place of what was known of it."""

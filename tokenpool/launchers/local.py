@@ -34,8 +34,8 @@ class LocalLauncher(Launcher):
     def status(self, jobs: Sequence[Job]) -> list[Job]:
         return [replace(job, state=RUNNING if (up := _lives(job)) else ENDED, running=int(up)) for job in jobs]
 
-    def cancel(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
+    def cancel(self, jobs: Sequence[Job], only_waiting: bool = False) -> None:
+        for job in jobs if not only_waiting else ():  # what is here runs
             if _lives(job):
                 try:
                     os.kill(_pid(job), signal.SIGTERM)

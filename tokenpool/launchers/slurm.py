@@ -54,10 +54,11 @@ class SlurmLauncher(Launcher):
         how = _accounts(gone) if gone else {}
         return [replace(job, reason=how.get(job.id, job.reason)) if job.state == ENDED else job for job in here]
 
-    def cancel(self, jobs: Sequence[Job]) -> None:
+    def cancel(self, jobs: Sequence[Job], only_waiting: bool = False) -> None:
         if not jobs:
             return
-        said = ask(["scancel", *(job.id for job in jobs)], SYSTEM)
+        which = ["--state=PENDING"] if only_waiting else []
+        said = ask(["scancel", *which, *(job.id for job in jobs)], SYSTEM)
         wrong = [line for line in said.err.splitlines() if "Invalid job id" not in line and "already" not in line]
         if said.code != 0 and wrong:
             raise LaunchFailed(f"scancel: {wrong[-1].strip()}", "are they yours? squeue --me", jobs)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import Future
 
 from ..storage import shown
 from ..storage.base import Storage
 from .checksums import kind_of, sums_of
 from .values import File, Task, Upload, WrongContent
+
+#: Files of so many bytes are summed up while they are sent.
+LARGE = 8 << 20
 
 
 class Put:
@@ -16,15 +21,14 @@ class Put:
     def __init__(self, what: Upload, storage: Storage, task: Task) -> None:
         self.what, self.storage, self.task = what, storage, task
         self.reached = 0
-        self._sha256 = ""
+        self._sha256: Future[str] | None = None
         self._size = os.stat(what.path).st_size
         task.progress.add(total=self._size)
 
     def attempt(self) -> File:
         """Send it whole; raises as storages do."""
         what, task = self.what, self.task
-        if not self._sha256:
-            self._sha256 = sums_of(what.path, check=task.check).of("sha256")
+        sha256 = self._sha256 = self._sha256 or self._summed()
         sent = 0
 
         def tell(count: int) -> None:
@@ -50,7 +54,23 @@ class Put:
             if not sums.agree(there.checksum):
                 raise WrongContent(f"what arrived at {shown(what.url)} is not what was sent: its {kind} differs",
                                    "try it again")  # fmt: skip
-        return File(what.path, what.url, self._size, self._sha256)
+        return File(what.path, what.url, self._size, sha256.result())
+
+    def _summed(self) -> Future[str]:
+        """Return the SHA-256 of the file, which is still being computed if it is large."""
+        found: Future[str] = Future()
+
+        def work() -> None:
+            try:
+                found.set_result(sums_of(self.what.path, check=self.task.check).of("sha256"))
+            except BaseException as error:  # whoever asks for it raises it
+                found.set_exception(error)
+
+        if self._size < LARGE:
+            work()
+        else:
+            threading.Thread(target=work, name="tokenpool-sha256", daemon=True).start()
+        return found
 
     def close(self) -> None:
         """Nothing is kept."""

@@ -23,6 +23,13 @@ class Threads:
             self._waiting.append(deed)
             self._more()
 
+    def follow(self, deed: Callable[[], None]) -> None:
+        """Do it in this thread, which is one of ours, after those that wait already."""
+        with self._lock:
+            self._waiting.append(deed)
+            if threading.get_ident() not in self._busy:
+                self._more()
+
     def let_go(self, thread: int) -> None:
         """A thread hangs in what nobody wants any more: another may begin in its place, and it ends when it is back."""
         with self._lock:

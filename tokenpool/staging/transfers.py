@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ..errors import ServerAway, TokenpoolError
 from ..storage import Storages
+from ..storage.urls import scheme_of
 from .fetching import Fetch
 from .putting import Put
 from .threads import Threads
@@ -18,6 +20,8 @@ Answer = TypeVar("Answer")
 
 #: Seconds between two questions whether to go on, and those that threads get to end by themselves.
 ASK, LAST = 0.1, 0.4
+#: Streams between folders of this machine at once: the work is the kernel's, and more threads only wait for each other.
+HERE = 4
 #: Seconds before something is tried again for the first time; twice as long each time, at most so long.
 PAUSE, LONGEST = 0.5, 30.0
 
@@ -25,7 +29,7 @@ PAUSE, LONGEST = 0.5, 30.0
 class Transfers:
     """The transfers of one process, at most `width` streams at a time. Safe from several threads."""
 
-    def __init__(self, storages: Storages, width: int = 8, attempts: int = 5, pause: float = PAUSE) -> None:
+    def __init__(self, storages: Storages, width: int = 16, attempts: int = 5, pause: float = PAUSE) -> None:
         self.storages, self.width, self.attempts, self.pause = storages, width, attempts, pause
         self._threads = Threads(width)
         self._news = threading.Condition()
@@ -56,14 +60,21 @@ class Transfers:
         return self._all([Task(each, progress) for each in questions], stopped)
 
     def _all(self, tasks: list[Task], stopped: Callable[[], bool]) -> list[Any]:
-        for task in tasks:
-            self._threads.submit(lambda task=task: self._work(task))  # type: ignore[misc]
+        queue = Queue(tasks)
+        for _ in range(min(len(tasks), max((self._streams(task) for task in tasks), default=0))):
+            self._next(queue, self._threads.submit)
         try:
             self._wait(tasks, stopped)
         except BaseException:
+            queue.waiting.clear()
             self._drop(tasks)
             raise
         return [task.answer for task in tasks]
+
+    def _streams(self, task: Task) -> int:
+        """Return how many tasks like this one are worth doing at once."""
+        where = task.what.url if isinstance(task.what, (Download, Upload)) else ""
+        return min(self.width, HERE) if where and scheme_of(where) in ("", "file") else self.width
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -104,7 +115,15 @@ class Transfers:
 
     # --- in the threads ----------------------------------------------------------------------------------------------
 
-    def _work(self, task: Task) -> None:
+    def _next(self, queue: Queue, begin: Callable[[Callable[[], None]], None]) -> None:
+        """Begin with one more; when it is done, the next one follows."""
+        try:
+            task = queue.waiting.popleft()
+        except IndexError:
+            return
+        begin(lambda: self._work(task, queue))
+
+    def _work(self, task: Task, queue: Queue) -> None:
         try:
             self._here(task, lambda: self._file(task))
         except BaseException as error:  # whoever waits for it raises it
@@ -112,7 +131,11 @@ class Transfers:
         with self._news:
             task.done = True
             self._failures += task.error is not None
-            self._news.notify_all()
+            queue.left -= 1
+            # Nobody is woken for each of many files.
+            if task.error is not None or not queue.left:
+                self._news.notify_all()
+        self._next(queue, self._threads.follow)
 
     def _here(self, task: Task, deed: Callable[[], None]) -> None:
         """Do something for a task in this thread, which counts as hanging until it is done."""
@@ -124,7 +147,8 @@ class Transfers:
         finally:
             with self._news:
                 task.threads.discard(me)
-                self._news.notify_all()
+                if task.ended.is_set():
+                    self._news.notify_all()
 
     def _help(self, task: Task, deed: Callable[[], None]) -> None:
         self._threads.submit(lambda: self._here(task, deed))
@@ -162,6 +186,13 @@ class Transfers:
                     raise _told(error, failures) from None
                 task.progress.note = f"trying again: {error}"
                 task.ended.wait(min(LONGEST, self.pause * 2 ** (failures - 1)))
+
+
+class Queue:
+    """The tasks of one call that wait for a thread, and how many are not done yet."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.waiting, self.left = deque(tasks), len(tasks)
 
 
 class Question:

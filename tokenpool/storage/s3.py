@@ -10,8 +10,9 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
 from ..errors import BadInput, NotFound, ServerAway
@@ -22,8 +23,10 @@ from .looped import Body, Watched, whole
 from .s3_wire import Elsewhere, Line, line_of
 from .urls import below, shown
 
-#: Bytes of one part of a large file, and how many are on their way at once.
-PART, AT_ONCE = 16 << 20, 3
+T = TypeVar("T")
+
+#: Bytes of one part of a large file: at least and, where it is not held in memory, at most. How many are on their way at once.
+PART, LARGEST_PART, AT_ONCE = 16 << 20, 64 << 20, 4
 #: Seconds between the tries of a part or of a page of a list; whole files are tried again by those who ask for them.
 PAUSES = (0.5, 2.0, None)
 #: S3 takes 10 000 parts at most.
@@ -139,7 +142,7 @@ class S3Storage(FsspecStorage):
     def _write_parts(self, url: str, upload: _Upload, source: BinaryIO, size: int) -> None:
         upload.begin(self._call(url, "create_multipart_upload", **_place(url))["UploadId"])
         try:
-            parts = upload.watched.run(upload.parts(source, size))
+            parts = upload.parts(source, size)
             self._call(url, "complete_multipart_upload", **upload.place, MultipartUpload={"Parts": parts})
         except BaseException:
             with contextlib.suppress(Exception):
@@ -244,6 +247,7 @@ class _Upload:
 
     def __init__(self, system: Any, place: dict[str, str], watched: Watched, line: Line | None) -> None:
         self.place, self.watched, self._system, self._line = place, watched, system, line
+        self._crew: ThreadPoolExecutor | None = None
 
     def begin(self, upload: str) -> None:
         """Remember what the store calls it: an object in parts."""
@@ -255,9 +259,18 @@ class _Upload:
         await self._system._call_s3("put_object", **self.place, Body=body, ContentMD5=_md5(data))
         self.watched.went(len(data))
 
-    async def parts(self, source: BinaryIO, size: int) -> list[dict[str, Any]]:
+    def parts(self, source: BinaryIO, size: int) -> list[dict[str, Any]]:
         """Send a large file, several parts at once; return what the store has to hear at the end."""
-        step = max(PART, -(-size // _PARTS))
+        # Threads of its own: one that waited behind other files would look as if nothing moved.
+        self._crew = ThreadPoolExecutor(AT_ONCE, "tokenpool-parts")
+        try:
+            return self.watched.run(self._parts(source, size))
+        finally:
+            self._crew.shutdown(wait=False)
+
+    async def _parts(self, source: BinaryIO, size: int) -> list[dict[str, Any]]:
+        largest = LARGEST_PART if self._line is not None else PART
+        step = max(PART, min(largest, -(-size // AT_ONCE)), -(-size // _PARTS))
         narrow = asyncio.Semaphore(AT_ONCE)
 
         async def send(number: int) -> dict[str, Any]:
@@ -272,6 +285,9 @@ class _Upload:
     def _moves(self, sent: int) -> None:
         self.watched.moves()
 
+    def _beside(self, deed: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._crew, deed)
+
     async def _part(self, number: int, source: BinaryIO, start: int, end: int) -> str:
         """Send one part, and once more where that failed: the others need not go again for it."""
         for pause in PAUSES:
@@ -279,8 +295,8 @@ class _Upload:
                 if self._line is not None:
                     query = f"partNumber={number}&uploadId={quote(self.place['UploadId'], safe='~')}"
                     put = partial(self._line.put, "", self.place, source.fileno(), (start, end), query, self._moves)
-                    return f'"{(await asyncio.to_thread(put)).version}"'
-                data, md5 = await asyncio.to_thread(_read, source, end - start, start)
+                    return f'"{(await self._beside(put)).version}"'
+                data, md5 = await self._beside(partial(_read, source, end - start, start))
                 body = Body(data, self.watched)
                 call = self._system._call_s3
                 answer = await call("upload_part", **self.place, PartNumber=number, Body=body, ContentMD5=md5)
