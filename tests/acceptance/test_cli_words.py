@@ -25,7 +25,7 @@ DATA = "fetch cache"
 LAUNCH = "launch scale sandbox service"
 SERVER = "serve access report"
 #: Files that examples of verbs name, which look whether they are there.
-FILES = ("workers.sh", "Snakefile")
+FILES = ("workers.sh", "Snakefile", "bob.txt")
 GROUPS = {
     "worker": "list slots drain stop", "batch": "list set pause resume", "spool": "list deliver", "cache": "ls rm prune",
     "launch": "slurm pbs htcondor local grid cloud list cancel", "service": "install remove show status",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from tokenpool.errors import BadInput, NotFound, NotPermitted, ServerAway
 from tokenpool.pool import Pool, connect
 from tokenpool.server_client import pool_url
 from tokenpool.worker import Worker, WorkerOptions
+
+API_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
 
 
 @pytest.fixture
@@ -57,6 +60,19 @@ def test_a_task_is_created_run_and_asked_for(address: str, pool: Pool) -> None:
     assert isinstance(execution.start_time, datetime)
     assert (execution.attempt, execution.return_code) == (1, 0)
     server.close()
+
+
+def test_the_script_of_the_documentation_runs(address: str, pool: Pool, capfd: pytest.CaptureFixture[str]) -> None:
+    # Given the script that the page shows, with our server's address, and a worker that waits for its task
+    (code,) = re.findall(r"^```python server\n(.*?)^```$", API_PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    options = WorkerOptions(slots=1, max_tasks=1, workdir=Path("work"))
+    worker = threading.Thread(target=Worker(pool, options).run, daemon=True)
+    worker.start()
+    # When it runs, then it tells that its task has succeeded, and what that said
+    exec(compile(code.replace('"127.0.0.1"', repr(address)), str(API_PAGE), "exec"), {"__name__": "docs"})
+    worker.join(60)
+    assert not worker.is_alive()
+    assert "succeeded hi" in capfd.readouterr().out
 
 
 def test_options_of_pytq_become_those_of_a_token(address: str, pool: Pool) -> None:

@@ -7,11 +7,11 @@ absolute for example, is part of the schema here. `null` counts as not given.
 from enum import Enum
 from typing import Annotated, Any, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ...checks import MOST_RESOURCES
 from ...data_checks import LONGEST_CONTENT
-from .words import Absolute, FolderPath, Image, Path, Text, Url, Whole
+from .words import Absolute, FolderPath, Image, Path, Text, Url, whole
 
 
 class tesState(str, Enum):
@@ -115,7 +115,7 @@ class tesNewOutput(_Received):
 class tesNewResources(_Received):
     """What a task needs; 0 counts as not given."""
 
-    cpu_cores: Optional[Annotated[Whole, Field(ge=0, le=MOST_RESOURCES)]] = None
+    cpu_cores: Optional[Annotated[int, Field(ge=0, le=MOST_RESOURCES), BeforeValidator(whole)]] = None
     preemptible: Optional[bool] = None
     ram_gb: Optional[Annotated[float, Field(ge=0, le=MOST_RESOURCES)]] = None
     disk_gb: Optional[Annotated[float, Field(ge=0, le=MOST_RESOURCES)]] = None

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, WithJsonSchema
 
 #: One part of a path: any name but . and ..
 _NAME = r"([^/.\u0000]|\.[^/.\u0000]|\.\.[^/\u0000])[^/\u0000]*"
@@ -25,7 +25,7 @@ def _matching(pattern: str, wrong: str, **described: Any) -> Any:
     return Annotated[str, AfterValidator(check), WithJsonSchema(schema)]
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """JSON has one kind of number: 4.0 is whole."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -42,4 +42,3 @@ FolderPath = _matching(
 Absolute = _matching(f"^/{_SOME}*$", "is no absolute path", examples=["/data"])
 Image = _matching("^[!-,.-~][!-~]*$", "is no name of an image: for example alpine:3", examples=["ubuntu:24.04"])
 Url = _matching(r"^[^\u0000\r\n]+$", "is no URL: for example s3://bucket/key", examples=["s3://my-object-store/file1"])
-Whole = Annotated[int, BeforeValidator(_whole)]
