@@ -6,7 +6,7 @@
 # USER_ID is who the worker is outside too, and who may read such a file.
 ARG BASE=python:3.13-slim
 FROM ${BASE} AS build
-ARG EXTRAS=cwl,function,http,s3,zstd
+ARG EXTRAS=cwl,function,http,s3,web,zstd
 COPY . /src
 RUN python3 -m venv /opt/tokenpool \
     && /opt/tokenpool/bin/pip install --no-cache-dir --disable-pip-version-check "/src${EXTRAS:+[${EXTRAS}]}"

@@ -54,7 +54,7 @@ test-server: venv  ## the server: pages in a real browser, both APIs, access, wi
 
 test-on:  ## unit and conformance tests on another Python: make test-on PYTHON=python3.9
 	$(PYTHON) -m venv --clear build/venv-$(notdir $(PYTHON))
-	build/venv-$(notdir $(PYTHON))/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,demo]'
+	build/venv-$(notdir $(PYTHON))/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,web,demo]'
 	build/venv-$(notdir $(PYTHON))/bin/python -m pytest tests/unit tests/conformance
 
 chaos: venv  ## the same for longer: make chaos TOKENS=5000 KILLS=500 SECONDS=600

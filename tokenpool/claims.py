@@ -52,7 +52,7 @@ class Claimer:
         self._read_at = 0.0
         # On SQLite writes queue up, so everyone starts at the head until somebody is in the way.
         self._spread = not backend.ordered
-        self._empty = False
+        self._empty = self._crowded = False
         self._unsure: list[Json] = []
         self._found: list[Json] = []
 
@@ -142,6 +142,11 @@ class Claimer:
         """The last look at the pool found nothing to take."""
         return not self._window and self._empty
 
+    @property
+    def crowded(self) -> bool:
+        """What the last look at the pool found has no place here until something of ours ends."""
+        return self._crowded and bool(self._window)
+
     # --- the window --------------------------------------------------------------------------------------------------
 
     def _pick(self, n: int) -> list[Json]:
@@ -162,6 +167,7 @@ class Claimer:
             else:
                 left.append(doc)
         self._window = left
+        self._crowded = not picked
         return picked
 
     def _read_window(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .backends.base import Backend, Json
 from .commits import Outcome
 from .lifecycle import Run
 from .spool import Spool, deliver
+from .transitions import attempts_of
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +45,15 @@ class Deliveries:
 
     def settle(self, docs: Iterable[Json]) -> list[tuple[Run, Json]]:
         """Take out the runs whose outcome stands in the pool now, with the document as it stands there."""
-        by_id = {run.outcome.doc["_id"]: run for run in self.waiting.values()}
+        by_id: dict[str, list[Run]] = {}
+        for run in self.waiting.values():
+            by_id.setdefault(run.outcome.doc["_id"], []).append(run)
         settled = []
         for doc in docs:
-            run = by_id.get(doc["_id"])
-            if run is not None:
+            runs = by_id.get(doc["_id"])
+            if runs:
+                run = _run_of(doc, runs)
+                runs.remove(run)
                 del self.waiting[run.outcome.claim]
                 if self._spool is not None:
                     self._spool.forget(run.outcome.claim)
@@ -79,3 +84,9 @@ class Deliveries:
         folder = str(self._spool.folder) if self._spool.undelivered else ""
         self._spool.close()
         return folder
+
+
+def _run_of(doc: Json, runs: Sequence[Run]) -> Run:
+    """Return the run that a document tells of: a token that was put back while it ran may have run here twice."""
+    claims = [attempt.get("claim") for attempt in reversed(attempts_of(doc))]
+    return min(runs, key=lambda run: claims.index(run.outcome.claim) if run.outcome.claim in claims else len(claims))

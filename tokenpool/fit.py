@@ -190,7 +190,7 @@ def lacking(have: Resources, want: Resources) -> str:
     """
     short = [name for name in AMOUNTS if getattr(want, name) > getattr(have, name) + _NOISE]
     return ", ".join(
-        f"{getattr(want, name):g} {_SPOKEN[name]} where there are {getattr(have, name):g}" for name in short
+        f"{getattr(want, name):g} {_SPOKEN[name]} where there are {round(getattr(have, name), 1):g}" for name in short
     )
 
 

@@ -20,6 +20,8 @@ ASK = 10.0
 LEAST, MOST = 0.5, 60.0
 #: What stands in a log in place of its middle.
 _LEFT_OUT = re.compile(rb"\n\n\[tokenpool: (\d+) of \d+ bytes left out here\]\n\n")
+#: Bytes of a log up to which it is read at once when its attempt is over.
+LARGE = 8 << 20
 STREAMS = {"out": "stdout", "err": "stderr"}
 
 
@@ -40,7 +42,10 @@ class _Shown:
 
 
 class Follower:
-    """Gives the logs of one token until it is finished; a token that waits, or is put back, is waited for."""
+    """Gives the logs of one token until it is finished; a token that waits, or is put back, is waited for.
+
+    One that is not to give `whole` logs leaves out the rest of a large one whose attempt is over.
+    """
 
     def __init__(
         self,
@@ -48,7 +53,9 @@ class Follower:
         token_id: str,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        whole: bool = True,
     ) -> None:
+        self._whole = whole
         self._backend, self._id, self._clock, self._sleep = backend, token_id, clock, sleep
         self._shown = _Shown()
         self._asked = (-ASK, "", -1)  # when, whom, and how often that one had renewed
@@ -178,11 +185,22 @@ class Follower:
             if name is None:
                 continue
             try:
-                data = b"".join(self._backend.get_attachment(self._id, name))
+                yield from self._attached(stream, name, there[name].get("length"))
             except NotFound:  # a reset took it away meanwhile
                 continue
-            for start, part in parts_of(data):
+
+    def _attached(self, stream: str, name: str, size: Any) -> Iterator[Piece]:
+        """Yield what a log that is an attachment has more than was given; a large one is never whole in memory."""
+        if not isinstance(size, int) or size <= LARGE:
+            for start, part in parts_of(b"".join(self._backend.get_attachment(self._id, name))):
                 yield from self._from(stream, start, part)
+        elif self._whole:
+            at = 0
+            for part in self._backend.get_attachment(self._id, name):
+                yield from self._from(stream, at, part)
+                at += len(part)
+        else:
+            yield from self._note(f"{STREAMS[stream]} has {size} bytes; they are in {name}")
 
 
 def _last(doc: Json) -> Json:

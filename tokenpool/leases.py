@@ -33,7 +33,7 @@ DEAD_LINE = 75.0
 #: An idle worker holds nothing: it renews so much more seldom.
 IDLE_FACTOR = 30
 #: Fields of the document that others write; all the rest is the worker's own.
-ORDERS = ("slots", "drain", "stop", "fenced", "look", "follow")
+ORDERS = ("slots", "prefetch", "drain", "stop", "fenced", "look", "follow")
 #: Names the order that started us, where a launcher did: who asked for workers knows by it which ones came.
 JOB = "TOKENPOOL_LAUNCH"
 #: Every worker document has an id from here to there.
@@ -100,7 +100,7 @@ class Lease:
     """The document of one worker, kept alive by a thread of its own that nothing else blocks.
 
     `tell` gives what the worker says of itself at each renewal; `obey` gets the document whenever others wrote into it
-    (slots, drain, stop, look, follow); `lost` is called once, when the lease is gone: children must end then.
+    (slots, prefetch, drain, stop, look, follow); `lost` is called once, when the lease is gone: children must end then.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class Lease:
         tell: Callable[[], Mapping[str, Any]] = dict,
         obey: Callable[[Json], None] = lambda doc: None,
         lost: Callable[[], None] = lambda: None,
+        prefetch: int = 0,
     ) -> None:
         self.backend, self.seconds = backend, seconds
         self.contact = contact or Contact(seconds)
@@ -120,7 +121,9 @@ class Lease:
         self.is_lost = False
         self._tell, self._obey, self._lost = tell, obey, lost
         self._idle = self._rests = False
-        self._orders: Json = {"slots": slots, "drain": False, "stop": False, "fenced": False, "look": 0, "follow": {}}
+        self._orders: Json = {
+            "slots": slots, "prefetch": prefetch, "drain": False, "stop": False, "fenced": False, "look": 0, "follow": {},
+        }  # fmt: skip
         self._own: Json = {
             "type": "worker",
             "hostname": socket.gethostname(),

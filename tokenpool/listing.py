@@ -19,7 +19,7 @@ from .selectors import parse_time
 #: Documents looked through for one page, and seconds after which no more are asked for.
 LOOKED_THROUGH, PATIENCE = 5_000, 0.1
 #: Documents read at once while they are looked through.
-CHUNK = 1_000
+CHUNK = 250
 #: More tokens than this are not sorted: they are listed in the order of the store.
 SORTABLE = 2_000
 #: What a list can be sorted by.
@@ -207,6 +207,8 @@ def _sorted_page(backend: Backend, filter: Filter, place: list[Any], limit: int)
         searched += len(found.docs)
         docs += [doc for doc in found.docs if fits(filter, doc)]
     docs.sort(key=lambda doc: _sort_key(doc, filter.sort), reverse=filter.back)
+    # Who looks for the longest does not mean those that have not begun: without a value they come last, both ways.
+    docs.sort(key=lambda doc: sort_value(doc, filter.sort) in (None, ""))
     start = int(place[0]) if place else 0
     more = start + limit < len(docs)
     following = _spelled([start + limit, None]) if more else ""

@@ -29,11 +29,12 @@ class Membership:
         tell: Callable[[], Mapping[str, Any]],
         wake: Callable[[], None],
         adopt_picas_after: float | None = None,
+        prefetch: int = 0,
     ) -> None:
         self.backend, self.seconds = backend, seconds
         self._tell, self._wake = tell, wake
         self.contact = Contact(seconds)
-        self.lease = self._new_lease(slots)
+        self.lease = self._new_lease(slots, prefetch)
         self.bell = Bell(backend)
         self.janitor = Janitor(backend, seconds, self.contact, lambda: self.lease.name, adopt_picas_after)
         self.ear = Ear(backend, lambda: (BELL, self.lease.name), self._heard, self.contact)
@@ -43,8 +44,8 @@ class Membership:
         self._unheard = False
         self._counted_at = time.monotonic()
 
-    def _new_lease(self, slots: int) -> Lease:
-        return Lease(self.backend, self.seconds, self.contact, slots, self._told, self._obey, self._lose)
+    def _new_lease(self, slots: int, prefetch: int) -> Lease:
+        return Lease(self.backend, self.seconds, self.contact, slots, self._told, self._obey, self._lose, prefetch)
 
     def _told(self) -> dict[str, Any]:
         return {"duty": self.janitor.on_duty, **self._tell()}
@@ -73,11 +74,11 @@ class Membership:
         """Begin to look after the pool."""
         self.janitor.start()
 
-    def renew_identity(self, slots: int) -> Lease:
+    def renew_identity(self, slots: int, prefetch: int = 0) -> Lease:
         """Go on under a new name: the old lease was ended by others."""
         self.lost.clear()
         self.orders = None
-        self.lease = self._new_lease(slots)
+        self.lease = self._new_lease(slots, prefetch)
         return self.lease
 
     def take_orders(self) -> Json | None:

@@ -13,6 +13,7 @@ from .claims import Claimer
 from .errors import TokenpoolError
 from .leases import RENEW_AT
 from .membership import Membership
+from .pacing import Pace
 from .slots import Slots
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,11 @@ class Oversight:
         member: Membership,
         claimer: Claimer,
         slots: Slots,
+        pace: Pace,
         resize: Sequence[Callable[[int], None]],
     ) -> None:
         self._backend, self._member, self._claimer, self._slots = backend, member, claimer, slots
-        self._resize = resize
+        self._pace, self._resize = pace, resize
         self.drain = self.stop = self._warned = False
         self.anew = False
         self._looks = 0
@@ -74,7 +76,7 @@ class Oversight:
         if member.lost.is_set():
             self._slots.stop_all("lost", 0)
             self._slots.go_on()
-            self._claimer.lease = member.renew_identity(self._slots.size)
+            self._claimer.lease = member.renew_identity(self._slots.size, self._slots.prefetch)
         if orders := member.take_orders():
             self._obey(orders)
         if member.take_rung():
@@ -101,6 +103,11 @@ class Oversight:
         if isinstance(slots, int) and not isinstance(slots, bool) and 0 < slots != self._slots.size:
             for each in self._resize:
                 each(slots)
+            self.anew = True
+        prefetch = orders.get("prefetch")
+        if isinstance(prefetch, int) and not isinstance(prefetch, bool) and 0 <= prefetch != self._slots.prefetch:
+            self._pace.prefetch = prefetch
+            self._slots.prepare(prefetch)
             self.anew = True
         self.drain = self.drain or bool(orders.get("drain"))
         self.stop = self.stop or bool(orders.get("stop"))

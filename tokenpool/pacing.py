@@ -13,10 +13,13 @@ LINGER = 0.1
 
 
 class Pace:
-    """How long tokens take here, and what follows from it; one that is not `eager` never claims ahead by itself."""
+    """How long tokens take here, and what follows from it; one that is not `eager` never claims ahead by itself.
+
+    `prefetch` tokens are claimed ahead in any case.
+    """
 
     def __init__(self, prefetch: int = 0, eager: bool = True) -> None:
-        self._prefetch, self._eager = prefetch, eager
+        self.prefetch, self._eager = prefetch, eager
         self._took: float | None = None
 
     def learn(self, seconds: float) -> None:
@@ -26,8 +29,8 @@ class Pace:
     def ahead(self, slots: int) -> int:
         """Return how many tokens may wait here for a slot: none unless tokens are so short that slots would wait."""
         if not self._eager or self._took is None or self._took >= AHEAD:
-            return self._prefetch
-        return max(self._prefetch, min(AHEAD_MOST, int(slots * AHEAD / max(self._took, 1e-3))))
+            return self.prefetch
+        return max(self.prefetch, min(AHEAD_MOST, int(slots * AHEAD / max(self._took, 1e-3))))
 
     def time_to_write(self, waiting: int, slots: int, room: int, outcomes: bool, age: float) -> bool:
         """Tell whether to talk to the pool now: a slot has or will soon have nothing to do, or an outcome waited."""

@@ -317,7 +317,7 @@ class Pool:
     # --- steer -----------------------------------------------------------------------------------------------------
 
     def steer_worker(self, worker: str, **orders: Any) -> WorkerInfo:
-        """Give a worker orders: `slots`, `drain`, `stop`; raises NotFound if it has left.
+        """Give a worker orders: `slots`, `prefetch`, `drain`, `stop`; raises NotFound if it has left.
 
         `worker` is its id, or the beginning of it.
         """

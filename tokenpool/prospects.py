@@ -118,7 +118,13 @@ def _large_enough(doc: Json, found: Sequence[WorkerInfo], now: float) -> tuple[l
     most = Resources(**{name: max(getattr(each, name) for each in have.values()) for name in AMOUNTS})
     short = lacking(most, want)
     text = f"no worker is large enough: it asks for {short}" if short else "no single worker has all that it asks for"
-    return left, Reason("too_big", text, f"start a larger worker, or: tokenpool edit {doc['_id']} cpu_cores=1 ram_gb=1")
+    fitting = [
+        f"{name}={math.floor(getattr(most, name) * 10) / 10:g}"
+        for name in AMOUNTS
+        if getattr(most, name) < getattr(want, name)
+    ]
+    less = " ".join(fitting) or "cpu_cores=1 ram_gb=1"
+    return left, Reason("too_big", text, f"start a larger worker, or: tokenpool edit {doc['_id']} {less}")
 
 
 def _has(worker: WorkerInfo) -> Resources:

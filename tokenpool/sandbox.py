@@ -27,7 +27,9 @@ SCRIPTS = ("startpilot.sh", "process_task.sh", "picasconfig.py")
 #: Distributions that the program needs on a node, with the folder of each. What only pure Python can do without is left out.
 LIBRARIES = {"click": "click", "urllib3": "urllib3", "couchdb": "couchdb", "pyyaml": "yaml", "rich": "rich"}
 #: Parts that no node runs, and what there is no use for in an archive.
-_LEFT_OUT = ("tokenpool/testing/", "couchdb/tests/", "couchdb/tools/")
+_LEFT_OUT = ("tokenpool/testing/", "tokenpool/web/", "tokenpool/reports/", "couchdb/tests/", "couchdb/tools/")
+#: Of those, what `watch` draws with.
+_KEPT = tuple(f"tokenpool/reports/{name}.py" for name in ("__init__", "bins", "failures", "runs"))
 #: What no worker imports when it starts: compiling it would only make the file larger.
 _NOT_COMPILED = (
     "tokenpool/_sandbox/",
@@ -159,9 +161,9 @@ def _tree(root: Path, package: str) -> Iterator[tuple[str, bytes]]:
     """Yield the sources below a folder, under a package's name."""
     for path in sorted(root.rglob("*")):
         name = f"{package}/{path.relative_to(root).as_posix()}"
-        if "__pycache__" in path.parts or path.suffix in _NO_SOURCES or name.startswith(_LEFT_OUT):
+        if "__pycache__" in path.parts or path.suffix in _NO_SOURCES:
             continue
-        if path.is_file():
+        if path.is_file() and (name in _KEPT or not name.startswith(_LEFT_OUT)):
             yield name, path.read_bytes()
 
 

@@ -196,7 +196,7 @@ class Server:
         return [self._styled(Worker, each) for each in self.get("/workers")["workers"]]
 
     def worker_update(self, worker_id: str, concurrency: int | None = None, **orders: Any) -> Any:
-        """Change how many tasks a worker runs at once; `orders`: drain, stop."""
+        """Change how many tasks a worker runs at once; `orders`: prefetch, drain, stop."""
         told = {**orders, **({} if concurrency is None else {"slots": concurrency})}
         return self._styled(Worker, self._write("PATCH", f"/workers/{_quoted(worker_id)}", told))
 

@@ -100,7 +100,7 @@ class Slots:
     def __init__(self, size: int, work: Work, grace: float, prefetch: int = 0) -> None:
         self.size = 0
         #: Tokens whose inputs are fetched while they wait.
-        self._prefetch = prefetch
+        self.prefetch = prefetch
         self.running: dict[str, Running] = {}
         self._work, self._grace = work, grace
         self._waiting: deque[Running] = deque()
@@ -118,6 +118,11 @@ class Slots:
         """Run so many tokens at a time from now on; what runs already runs to its end."""
         self.size = size
         self._work.widen(max(0, size - len(self._threaded)))
+        self._hand_out()
+
+    def prepare(self, prefetch: int) -> None:
+        """Fetch the inputs of so many waiting tokens from now on; what is being fetched goes on."""
+        self.prefetch = prefetch
         self._hand_out()
 
     def start(self, docs: Iterable[Json]) -> None:
@@ -146,7 +151,7 @@ class Slots:
             self._work.widen(max(0, self.size - len(self._threaded)))
             self._in_thread(partial(self._run, running.doc, running.ahead))
         self._work.push()
-        for running in islice(self._waiting, self._prefetch):
+        for running in islice(self._waiting, self.prefetch):
             if running.ahead is None and running.doc.get("inputs") and not (running.stopped or self._stopping):
                 running.ahead = self._work.fetch_ahead(running.doc)
 

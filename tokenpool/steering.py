@@ -56,6 +56,8 @@ class WorkerInfo:
     ends: float | None = None
     #: The order that started it, if a launcher did.
     job: str = ""
+    #: Tokens that it claims beyond its free slots.
+    prefetch: int = 0
 
     @property
     def name(self) -> str:
@@ -88,7 +90,7 @@ class WorkerInfo:
         running = [{name: entry.get(name) for name in words if name in entry} for entry in self.running]
         more = {"pid": self.pid, "started": self.started, "age": round(self.age, 1), "lease": self.lease}
         chosen = {"load": self.load, "batches": list(self.batches), "resources": dict(self.resources)}
-        return {**self.summary(), **more, **chosen, "tokens": running}
+        return {**self.summary(), "prefetch": self.prefetch, **more, **chosen, "tokens": running}
 
 
 def doing(entry: Json) -> str:
@@ -158,6 +160,7 @@ def worker_info(doc: Json, now: float, held: int | None = None) -> WorkerInfo:
         free_room=doc["free"] if isinstance(doc.get("free"), dict) else {},
         ends=_time(doc.get("ends")),
         job=str(doc.get("job") or ""),
+        prefetch=int(number_of(doc.get("prefetch"), 0)),
     )
 
 
@@ -231,15 +234,19 @@ def steer_many(
     stop: bool | None = None,
     look: bool = False,
     follow: str = "",
+    prefetch: int | None = None,
 ) -> list[Json]:
     """Write orders into worker documents, one write each; return those that are there, as they now stand.
 
-    `slots` tokens at a time from now on; `drain`: claim no more, leave when what runs has ended; `stop`: leave now; `look` at the tokens now, one may be
-    cancelled; `follow` this token: write the ends of its logs for some seconds.
+    `slots` tokens at a time from now on, and `prefetch` more claimed ahead; `drain`: claim no more, leave when what runs
+    has ended; `stop`: leave now; `look` at the tokens now, one may be cancelled; `follow` this token: write the ends of
+    its logs for some seconds.
     """
     if slots is not None and (isinstance(slots, bool) or not isinstance(slots, int) or slots < 1):
         raise BadInput(f"{slots!r} is no number of slots", "1 or more; to run nothing: tokenpool worker drain")
-    orders = {"slots": slots, "drain": drain, "stop": stop}
+    if prefetch is not None and (isinstance(prefetch, bool) or not isinstance(prefetch, int) or prefetch < 0):
+        raise BadInput(f"{prefetch!r} is no number of tokens to claim ahead", "0 or more")
+    orders = {"slots": slots, "prefetch": prefetch, "drain": drain, "stop": stop}
 
     def change(doc: Json) -> None:
         doc.update((name, value) for name, value in orders.items() if value is not None)

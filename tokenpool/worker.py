@@ -27,7 +27,6 @@ from .fit import capacity
 from .health import Health, run_check
 from .lifecycle import Context, Run, clean, inherited
 from .limits import Limits
-from .membership import Membership
 from .oversight import WATCH, Oversight
 from .pacing import LINGER, Look, Pace
 from .pool import Pool
@@ -36,7 +35,7 @@ from .rooms import Rooms
 from .slots import Slots, Work
 from .walltime import SPARE, Walltime
 from .worker_options import Event, Summary, WorkerOptions, cpu_count
-from .workplace import HighWater, MovesData, context_of, scratch, signals
+from .workplace import HighWater, MovesData, context_of, member_of, scratch, signals
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +61,7 @@ class Worker:
         self.health = Health(options.max_fast_failures, options.check)
         self.rooms = Rooms(options.capacity or capacity(), options.slots)
         self.walltime = Walltime.until(options.ends, options.grace + SPARE)
-        self.member = Membership(
-            pool.backend, options.lease, options.slots, self._tell, self._wake, options.adopt_picas_after
-        )
+        self.member = member_of(options, pool.backend, self._tell, self._wake)
         want = Want(options.batches, options.tags, options.design, options.view, fits=self._fits)
         self.claimer = Claimer(
             pool.backend, self.member.lease, want, options.slots, Places(self.rooms.take, self.rooms.free)
@@ -112,7 +109,7 @@ class Worker:
                 self.options.slots, Work(context, self._cannot_run), self.options.grace, self.options.prefetch
             )
             sized = (self._slots.resize, self.rooms.resize, lambda slots: self.health.forgive())
-            self._oversight = Oversight(self.pool.backend, self.member, self.claimer, self._slots, sized)
+            self._oversight = Oversight(self.pool.backend, self.member, self.claimer, self._slots, self._pace, sized)
             with signals(self.stop, lambda: self.slots.stop_all("preempted", 0), self._oversight.warn):
                 try:
                     self.member.start()
@@ -132,7 +129,8 @@ class Worker:
             self._attend()
             room = self._room(time.monotonic() - started)
             if self._time_to_write(room):
-                written = self._write(room if self._look.due() else 0)
+                # Where something of ours ended, there may be a place for what had none.
+                written = self._write(room if self._look.due() or (self.claimer.crowded and self.deliveries) else 0)
                 self._settle(written, context)
                 self._start(written.claimed)
             now = time.monotonic()
@@ -266,7 +264,7 @@ class Worker:
             self._wrote_at = time.monotonic()
         if written.claimed:
             self._look.now()
-        elif not self.claimer.exhausted:  # others took what we saw: they are at it, and the rest goes fast
+        elif not (self.claimer.exhausted or self.claimer.crowded):  # others took what we saw: the rest goes fast
             self._look.soon(self._spread())
         elif room > 0:
             self._look.later(self._longest_pause(), self.member.ear.listens)

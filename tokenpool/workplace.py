@@ -1,4 +1,4 @@
-"""What a worker process needs of its machine: a folder for attempts, and ears for the signals that say leave."""
+"""What a worker process needs around it: a folder for attempts, its place among others, ears for signals that say leave."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from .backends.base import Backend
 from .bays import Bays, discard
 from .fit import GB
 from .lifecycle import Context
+from .membership import Membership
 from .worker_options import WorkerOptions, cpu_count
 
 if TYPE_CHECKING:
@@ -149,6 +150,13 @@ def context_of(options: WorkerOptions, **parts: Any) -> Context:
         cleanup=options.cleanup,
         **parts,
     )
+
+
+def member_of(
+    options: WorkerOptions, backend: Backend, tell: Callable[[], Mapping[str, Any]], wake: Callable[[], None]
+) -> Membership:
+    """Return the place among the others of a worker with these options."""
+    return Membership(backend, options.lease, options.slots, tell, wake, options.adopt_picas_after, options.prefetch)
 
 
 @contextmanager

@@ -300,7 +300,7 @@ def test_a_fault_in_line_7000_pushes_nothing():
         (["a", "b"], "2 files were named", "tokenpool push -- a b"),
         (["a", "--", "b"], "a file and a command", "tokenpool push"),
         (["--"], "no command behind --", "tokenpool push"),
-        (["echo hi"], "there is no file echo hi", "tokenpool push -- echo hi"),
+        (["echo $HOME; pwd"], "there is no file echo $HOME; pwd", "tokenpool push -- 'echo $HOME; pwd'"),
         (["."], ". is a folder", "name a file"),
         (["--id", "x", "-"], "--id names one token", "_id field"),
         (["--timeout", "0", "--", "true"], "timeout 0", "seconds"),

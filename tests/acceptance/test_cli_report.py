@@ -18,6 +18,7 @@ from crate_venv import issues_of
 
 #: Where Debian and others have Chromium.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+AXE = Path(__file__).parents[1] / "browser" / "vendor" / "axe-core" / "axe.min.js"
 LICENSE = "https://creativecommons.org/licenses/by/4.0/"
 
 TOKENS: list[dict[str, Any]] = [
@@ -123,7 +124,8 @@ def test_a_report_may_be_of_some_tokens() -> None:
         ([], 2, "nowhere to write"),
         (["-o", "x.html", "batch:tpyo"], 4, "no such tokens"),
         (["-o", "x.html", "nobody"], 4, "nobody"),
-        (["-o", "nowhere/x.html"], 4, "nowhere"),
+        (["-o", "nowhere/x.html"], 4, "no folder nowhere"),
+        (["-o", "."], 2, "is a folder"),
         (["-o", "x.html", "--server", "host"], 2, "no address of a server"),
         (["--crate", "nowhere/crate"], 4, "no folder nowhere"),
     ],
@@ -161,6 +163,10 @@ def test_a_browser_shows_it_without_asking_anybody() -> None:
             assert trouble == []
             assert shown.evaluate("document.documentElement.scrollWidth") <= width
             assert shown.locator("svg").count() >= 5
+            # And axe finds nothing wrong with it
+            shown.evaluate(AXE.read_text())
+            faults = shown.evaluate("() => axe.run(document, {resultTypes: ['violations']})")["violations"]
+            assert [(each["id"], each["nodes"][0]["target"]) for each in faults] == []
             # And a table opens beside its chart
             shown.locator("summary").first.click()
             assert shown.locator("figure table").first.is_visible()

@@ -258,6 +258,7 @@ def test_workers_are_listed(backend):
     ("words", "field", "value", "told"),
     [
         (["slots", "8", "3f9"], "slots", 8, "set to 8 slots"),
+        (["prefetch", "2", "3f9"], "prefetch", 2, "told to claim 2 tokens ahead"),
         (["drain", "worker_3f9"], "drain", True, "told to drain"),
         (["stop", "host:n1"], "stop", True, "told to leave"),
     ],
@@ -266,7 +267,7 @@ def test_a_worker_gets_orders(backend, words, field, value, told):
     me, other = worker(backend, "3f9a"), worker(backend, "c", hostname="n2")
     before = backend.get(other)
     assert "would be " + told in ok("worker", *words, "--dry-run").err
-    assert backend.get(me)[field] != value
+    assert backend.get(me).get(field) != value
     assert ok("worker", *words).err == f"worker_3f9a0000 on n1 {told}\n"
     assert backend.get(me)[field] == value
     assert backend.get(other) == before
@@ -286,6 +287,7 @@ def test_a_worker_that_is_not_there_is_exit_code_4(backend):
     for words in (["drain", "nobody"], ["slots", "3", "host:n9"], ["stop", "worker_3f9a"]):
         assert call("worker", *words).code == 4
     assert call("worker", "slots", "0", "all").code == 2
+    assert call("worker", "prefetch", "-1", "all").code == 2
 
 
 # --- batch -------------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ SERVER = "serve access report"
 #: Files that examples of verbs name, which look whether they are there.
 FILES = ("workers.sh", "Snakefile", "bob.txt")
 GROUPS = {
-    "worker": "list slots drain stop", "batch": "list set pause resume", "spool": "list deliver", "cache": "ls rm prune",
+    "worker": "list slots prefetch drain stop", "batch": "list set pause resume", "spool": "list deliver", "cache": "ls rm prune",
     "launch": "slurm pbs htcondor local grid cloud list cancel", "service": "install remove show status",
     "access": "list add passwd role remove token revoke",
 }  # fmt: skip
@@ -95,7 +95,7 @@ def test_every_example_is_a_call_that_the_verb_understands(name, each, tmp_path,
         words = shlex.split(calls[0].partition("#")[0])
         words = words[words.index("tokenpool") + 1 + len(name.split()) :]
         stop = next((n for n, word in enumerate(words) if word in (">", "<", "&&")), len(words))
-        each.make_context(name, words[:stop], obj=Session())
+        each.make_context(name, words[:stop], obj=Session()).close()
 
 
 def test_every_option_has_help():

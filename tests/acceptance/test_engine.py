@@ -64,6 +64,26 @@ def test_slots_can_be_changed_while_it_runs(pool: Pool, tmp_path: Path) -> None:
         until(lambda: pool.counts()["locked"] == 2)
 
 
+def test_prefetch_can_be_changed_while_it_runs(pool: Pool, tmp_path: Path) -> None:
+    # Given a worker that runs one of three long tokens, and claims none ahead
+    pool.push(["sleep 600"] * 3)
+    with at_work(pool, tmp_path, slots=1) as worker:
+        until(lambda: pool.counts()["locked"] == 1)
+        (runs,) = pool.tokens("state:locked")
+        assert pool.workers()[0].prefetch == 0
+        # When somebody lets it claim one ahead
+        pool.steer_worker(worker.name, prefetch=1)
+        # Then it takes one more, and one only
+        until(lambda: pool.counts()["locked"] == 2)
+        assert (pool.counts()["todo"], pool.workers()[0].prefetch) == (1, 1)
+        # And when it is to claim none ahead again, then it takes no other for the one that ends
+        pool.steer_worker(worker.name, prefetch=0)
+        until(lambda: worker.slots.prefetch == 0)
+        pool.cancel(runs.id)
+        until(lambda: state(pool, runs.id) == "error")
+        assert (pool.counts()["locked"], pool.counts()["todo"]) == (1, 1)
+
+
 def test_a_drained_worker_ends_what_it_runs_and_leaves(pool: Pool, tmp_path: Path) -> None:
     # Given a worker in the middle of a token that ends when we say so
     go = tmp_path / "go"
@@ -121,6 +141,12 @@ def test_an_idle_worker_hears_the_bell(pool: Pool, tmp_path: Path) -> None:
 # --- a lost lease --------------------------------------------------------------------------------------------------------
 
 
+def fence(pool: Pool, worker: str) -> bool:
+    """End a lease, as another worker would; False where somebody wrote into it meanwhile."""
+    doc = pool.backend.get(worker)
+    return not hasattr(pool.backend.put_many([{**doc, "fenced": True}])[0], "error")
+
+
 def test_a_worker_whose_lease_was_ended_goes_on_under_a_new_name(pool: Pool, tmp_path: Path) -> None:
     # Given a worker in the middle of a token
     pids = tmp_path / "pids"
@@ -130,12 +156,7 @@ def test_a_worker_whose_lease_was_ended_goes_on_under_a_new_name(pool: Pool, tmp
         first = worker.name
         # When others end its lease and put its token back
         until(lambda: pool.backend.get_many([first])[0] is not None)
-
-        def fence() -> bool:
-            doc = pool.backend.get(first)
-            return not hasattr(pool.backend.put_many([{**doc, "fenced": True}])[0], "error")
-
-        until(fence)
+        until(lambda: fence(pool, first))
         pool.scrub(token)
         # Then its child is killed, and the token runs again under the worker's new name
         until(lambda: state(pool, token) == "done", 40)
@@ -143,6 +164,23 @@ def test_a_worker_whose_lease_was_ended_goes_on_under_a_new_name(pool: Pool, tmp
     last = pool.get(token)["attempts"][-1]
     assert last["worker"] != first
     assert not last.get("superseded")
+
+
+def test_orders_outlive_the_lease_that_they_were_given_to(pool: Pool, tmp_path: Path) -> None:
+    # Given a worker whose numbers were changed
+    (token,) = pool.push(["sleep 600"])
+    with at_work(pool, tmp_path, slots=1, lease=2.0) as worker:
+        until(lambda: pool.counts()["locked"] == 1)
+        first = worker.name
+        pool.steer_worker(first, slots=3, prefetch=2)
+        until(lambda: (worker.slots.size, worker.slots.prefetch) == (3, 2))
+        # When others end its lease and put its token back
+        until(lambda: fence(pool, first))
+        pool.scrub(token)
+        # Then it goes on under another name as it was told
+        until(lambda: worker.name != first and worker.name in [each.id for each in pool.workers()], 40)
+        (now,) = [each for each in pool.workers() if each.id == worker.name]
+        assert (now.slots, now.prefetch) == (3, 2)
 
 
 def test_finished_tokens_wait_in_the_spool_while_the_server_is_away(

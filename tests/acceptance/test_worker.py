@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from processes import alive, until
 
+from tokenpool.claims import Claimer
+from tokenpool.commits import Outcome, Written
 from tokenpool.fit import Resources
 from tokenpool.pool import Pool, connect
 from tokenpool.worker import Event, Summary, Worker, WorkerOptions
@@ -292,3 +294,23 @@ def test_no_process_outlives_a_worker_that_is_killed(sqlite_url: str, tmp_path: 
     worker.stdout.close()
     # Then the child is gone as well
     until(lambda: not alive(pid))
+
+
+def test_tokens_that_have_no_room_are_waited_for_without_asking(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a machine of one CPU, more slots than that, and tokens of which each wants it for a while
+    asked: list[int] = []
+    commit = Claimer.commit
+
+    def counted(claimer: Claimer, n: int, outcomes: Sequence[Outcome] = ()) -> Written:
+        asked.append(n)
+        return commit(claimer, n, outcomes)
+
+    monkeypatch.setattr(Claimer, "commit", counted)
+    ids = pool.push([{"command": ["sleep", "0.5"], "resources": {"cpu_cores": 1}} for _ in range(3)])
+    # When a worker runs them one after another
+    work(pool, tmp_path, slots=4, capacity=Resources(cpu_cores=1))
+    # Then all are done, and it asked a few times for each, not all the time
+    assert {pool.get(each).state for each in ids} == {"done"}
+    assert len(asked) <= 30 * len(ids)

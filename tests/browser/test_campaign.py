@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from processes import until
-from server_parts import Server
+from server_parts import CUT, Server, port_of, serving
 
 from tokenpool.pool import Pool
 
@@ -98,11 +98,12 @@ def test_slots_are_changed_and_a_worker_is_drained(server: Server, pool: Pool, w
     # When a person gives it three, and types slowly while the page is live
     page.get_by_label("slots").fill("")
     page.get_by_label("slots").press_sequentially("3", delay=1500)
+    page.get_by_label("prefetch").fill("1")
     page.get_by_role("button", name="Set").click()
 
-    # Then the worker has them
-    see(page, "gets 3 slots")
-    until(lambda: pool.workers()[0].slots == 3, 60)
+    # Then the worker has them, and what it shall claim ahead
+    see(page, "gets 3 slots, and claims 1 more ahead")
+    until(lambda: (pool.workers()[0].slots, pool.workers()[0].prefetch) == (3, 1), 60)
 
     # And when it is drained, it leaves
     page.get_by_role("button", name="Drain").click()
@@ -224,6 +225,22 @@ def test_a_browser_that_slept_catches_up(server: Server, pool: Pool, visit: Visi
     page.context.set_offline(False)
     expect(page.locator("[data-count=todo]")).to_have_text("2")
     assert page.locator("#connection").inner_text() == ""
+
+
+def test_a_page_whose_server_was_away_says_so_and_catches_up(pool: Pool, sqlite_url: str, visit: Visit) -> None:
+    # Given an open page whose server ends
+    with serving(sqlite_url) as before:
+        page = visit(before, "", expect=CUT)
+        expect(page.locator("[data-count=todo]")).to_have_text("0")
+
+    # Then the page says so
+    see(page, "The connection is lost")
+
+    # And when the server is there again, then the page shows how it is now, by itself
+    pool.push(["echo 1", "echo 2"])
+    with serving(sqlite_url, port=port_of(before)):
+        expect(page.locator("[data-count=todo]")).to_have_text("2")
+        expect(page.locator("#connection")).to_have_text("")
 
 
 def test_a_token_that_is_deleted_while_it_is_shown(server: Server, pool: Pool, visit: Visit) -> None:

@@ -143,6 +143,24 @@ def test_the_file_makes_pools_and_builds_itself(sandbox: Path, tmp_path: Path) -
     assert {path.name for path in Path("again").iterdir()} == {path.name for path in sandbox.iterdir()}
 
 
+def test_what_no_node_runs_is_not_in_the_file(sandbox: Path) -> None:
+    # Given the file; then the server and the reports are not in it
+    with zipfile.ZipFile(sandbox / PROGRAM) as archive:
+        names = archive.namelist()
+    assert "tokenpool/worker.py" in names
+    assert not [name for name in names if name.startswith(("tokenpool/web/", "tokenpool/reports/page"))]
+    # When a worker runs from it, and somebody watches; then they do without
+    program = [sys.executable, "-I", str(sandbox / PROGRAM), "--pool", "sqlite:///own.db"]
+    for words in (["push", "--", "false"], ["work", "--quit"], ["watch", "--once"]):
+        done = subprocess.run([*program, *words], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+    # And what needs them says so
+    done = subprocess.run([*program, "report", "-o", "run.html"], capture_output=True, text=True)
+    assert done.returncode == 4
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["error", "hint"]
+    assert "is not in the file for worker nodes" in done.stderr
+
+
 def test_a_wheel_builds_the_same_file(tmp_path: Path) -> None:
     # Given an installation from a wheel, and this checkout
     wheel = [
@@ -160,6 +178,11 @@ def test_a_wheel_builds_the_same_file(tmp_path: Path) -> None:
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "build", "dist", ".venv", "*.egg-info", "tests"))
     done = subprocess.run([*wheel[:-1], str(copy)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    # Then it has all that the package has: templates, pages, assets with their licences
+    files = [path.relative_to(copy) for path in (copy / "tokenpool").rglob("*") if path.is_file()]
+    missing = [path for path in files if not (tmp_path / "site" / path).exists() and "__pycache__" not in path.parts]
+    assert missing == []
+    assert Path("tokenpool/web/static/vendor/htmx/LICENSE") in files
     # When both build a sandbox
     run = "import sys; from tokenpool.cli import main; sys.exit(main())"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}

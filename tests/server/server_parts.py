@@ -115,6 +115,15 @@ def serving(pool_url: str, *options: str, port: int = 0, env: Mapping[str, str] 
             process.stderr.close()
 
 
+#: What a browser complains of when the line to its server is cut, or its login is over.
+CUT = ("net::ERR", "Failed to fetch", "network error", "htmx:sse:error", "401")
+
+
+def port_of(server: Server) -> int:
+    """Return the port on which it listens."""
+    return int(server.url.rstrip("/").rpartition(":")[2])
+
+
 def _url_of(server: Server) -> str:
     """Read what it says until it tells where it listens."""
     stderr = server.process.stderr

@@ -46,6 +46,8 @@ def test_a_batch_is_steered(client: TestClient, pool: Pool) -> None:
         ("batches/night", [1], 400),
         ("workers/none", {"slots": 2}, 404),
         ("workers/none", {"slots": "2"}, 400),
+        ("workers/none", {"prefetch": 1}, 404),
+        ("workers/none", {"prefetch": "1"}, 400),
         ("workers/none", {"look": True}, 400),
     ],
 )
@@ -64,9 +66,14 @@ def test_a_worker_is_steered(client: TestClient, pool: Pool) -> None:
     pool.claim()
     (worker,) = client.get(API + "workers").json()["workers"]
     assert worker["running"] == 1
-    # When it is told to run four at once and to leave
-    answer = client.patch(API + f"workers/{worker['id']}", json={"slots": 4, "drain": True})
-    assert (answer.status_code, answer.json()["slots"], answer.json()["state"]) == (200, 4, "draining")
+    # When it is told to run four at once, to claim one ahead, and to leave
+    answer = client.patch(API + f"workers/{worker['id']}", json={"slots": 4, "prefetch": 1, "drain": True})
+    assert answer.status_code == 200, answer.text
+    assert [answer.json()[name] for name in ("slots", "prefetch", "state")] == [4, 1, "draining"]
+    # And nonsense is refused, and changes nothing
+    for wrong in ({"prefetch": -1}, {"prefetch": True}, {"slots": 5, "prefetch": 1.5}):
+        assert client.patch(API + f"workers/{worker['id']}", json=wrong).status_code == 400
+    assert client.get(API + "workers").json()["workers"][0]["slots"] == 4
     pool.leave()
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from server_parts import everything
+from server_parts import everything, serving
 
-from tokenpool.pool import Pool
+from tokenpool.pool import Pool, connect
 
 Clients = Callable[[str], Any]
 
@@ -110,6 +113,78 @@ def test_a_zip_bomb_stays_as_small_as_it_came(logged_in: Clients, sqlite_pool: P
     assert as_workflow.status_code == 400
     assert as_input.status_code in (200, 400)
     assert max(len(as_workflow.text), len(as_input.text)) < 1_000_000
+
+
+def test_each_refusal_says_what_to_do(serve: Any, sqlite_pool: Pool) -> None:
+    # Given what people mistype: a path, a method, and a body whose type curl makes up
+    client = serve(sqlite_pool)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    answers = [
+        client.get("api/v1/nothing"),
+        client.delete("api/v1/status"),
+        client.post("api/v1/tokens", content=b'{"input": "true"}', headers=form),
+    ]
+
+    # Then each answer has a second line that helps
+    told = [answer.json()["error"] for answer in answers]
+    assert [answer.status_code for answer in answers] == [404, 405, 403]
+    assert all(each["message"] and each["hint"] for each in told)
+    assert "Content-Type: application/json" in told[2]["hint"]
+    assert not list(sqlite_pool.tokens())
+
+
+#: Bytes of a log, and what SQLite keeps of a file at most for a thread that reads it.
+SIZE, CACHE = 128 << 20, 64 << 20
+LOG = "tokens/t1/files/logs_t1.out"
+
+
+def peak(pid: int) -> int:
+    """Return the bytes of memory that a process has had at most."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found.group(1)) * 1024
+
+
+def summed(pieces: Iterator[bytes]) -> str:
+    """Return the checksum of what comes in pieces."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def test_a_huge_log_is_never_whole_in_memory(sqlite_url: str) -> None:
+    # Given a token with a log of 128 MB, in a pool that a real server serves
+    log = b"".join(b"%015d\n" % number for number in range(SIZE // 16))
+    with connect(sqlite_url, create=True) as pool:
+        pool.push([{"_id": "t1"}])
+        pool.close(pool.claim()[0])
+        rev = pool.get("t1").doc["_rev"]
+        pool.backend.put_attachment("t1", rev, "logs_t1.out", io.BytesIO(log), SIZE, "text/plain")
+    with serving(sqlite_url) as server, server.client() as client, server.client() as sleeper:
+        assert client.get("tokens/t1").status_code == 200
+        before = peak(server.process.pid)
+
+        # When somebody follows it and then reads nothing of what comes
+        with sleeper.stream("GET", "api/v1/tokens/t1/follow") as unread:
+            assert unread.status_code == 200
+            # And others see its end and a part of it, read all of it, and follow it
+            end = client.get("tokens/t1/tail?name=logs_t1.out").text
+            sums = []
+            for path in (LOG, "api/v1/tokens/t1/logs/out"):
+                part = client.get(path, headers={"Range": f"bytes={SIZE - 32}-{SIZE - 17}"})
+                assert (part.status_code, part.content) == (206, log[-32:-16])
+                with client.stream("GET", path) as whole:
+                    sums.append(summed(whole.iter_bytes()))
+            with client.stream("GET", "api/v1/tokens/t1/follow") as followed:
+                told = (json.loads(line[6:]) for line in followed.iter_lines() if line.startswith("data: "))
+                sums.append(summed(each.get("text", "").encode() for each in told))
+
+        # Then its page has its end, all came as it is, and the server never had all of it in memory
+        assert f"{SIZE // 16 - 1:015d}\n</pre>" in end
+        assert len(end) < 70_000
+        assert sums == [summed(iter([log]))] * 3
+        assert peak(server.process.pid) - before < SIZE + 2 * CACHE
 
 
 def test_a_fault_of_ours_shows_no_stack(serve: Any, sqlite_pool: Pool, caplog: pytest.LogCaptureFixture) -> None:

@@ -86,6 +86,68 @@ def test_the_worker_chart_of_a_large_pool_is_small() -> None:
     assert drawn(markup)
 
 
+def test_thirty_workers_are_all_drawn_each_with_its_name_beside_its_lanes() -> None:
+    # Given thirty workers with four slots each, on hosts with long names
+    bars = [
+        bar(
+            f"worker_{i:06d}",
+            slot,
+            None,
+            "running",
+            host=f"compute-large-{i:04d}.cluster.example.org",
+            token=f"t{i}-{slot}",
+        )
+        for i in range(30)
+        for slot in range(4)
+    ]
+    markup = charts.gantt(bars, 100, 100, "")
+
+    # Then none is left out, and the chart is no higher than a screen
+    assert "not drawn" not in markup
+    elements = drawn(markup)
+    lanes = sorted({float(str(each.get("y"))) for each in elements if each.tag == "rect"})
+    names = [each for each in elements if each.tag == "text" and each.get("x") == "0"]
+    assert (len(lanes), len(names)) == (120, 30)
+    assert lanes[-1] < charts.TALL
+
+    # And the name of each stands between its first lane and its last, short enough for its place
+    for i, name in enumerate(names):
+        assert lanes[4 * i] <= float(str(name.get("y"))) <= lanes[4 * i + 3] + 6
+    assert {len(str(name.text)) for name in names} == {len("comput…e-0017 · 000017")}
+
+
+def test_the_lines_of_a_time_axis_are_whole_minutes_and_named() -> None:
+    # Given both charts of the same ten minutes, which begin at no whole minute
+    points = [Point(1_000_000_003 + 5 * i, 1, 0) for i in range(120)]
+    charts_drawn = [
+        charts.throughput(points, 600),
+        charts.gantt([], 1_000_000_600, 600, "", points[0].when),
+    ]
+
+    # Then their lines stand at the same places, and each name below its own line
+    found = []
+    for markup in charts_drawn:
+        elements = drawn(markup)
+        lines = {float(str(e.get("x1"))) for e in elements if e.get("class") == "grid" and e.get("x1") == e.get("x2")}
+        names = {str(e.get("x")): str(e.get("datetime")) for e in elements if e.get("class") == "hour"}
+        assert all(any(abs(float(x.rstrip("%")) * 10 - line) < 0.2 for line in lines) for x in names)
+        assert len(names) >= 3
+        assert all(moment.endswith(":00Z") for moment in names.values())
+        found.append((lines, names))
+    assert found[0] == found[1]
+
+
+def test_the_line_of_attempts_is_as_wide_as_they_took() -> None:
+    # Given two attempts, the second twice as long; and one that was over at once
+    wide = [float(str(e.get("width"))) for e in drawn(charts.attempts_line([(0, 0.1, "error"), (0.1, 0.3, "done")], "two")) if e.tag == "rect"]  # fmt: skip
+    (moment,) = [e for e in drawn(charts.attempts_line([(5, 5, "error")], "one")) if e.tag == "rect"]
+
+    # Then all of the line is used, whatever the scale
+    assert wide[1] == pytest.approx(2 * wide[0], abs=1)
+    assert sum(wide) == pytest.approx(charts.WIDTH, abs=1)
+    assert (moment.get("x"), moment.get("width")) == ("0.0", f"{charts.WIDTH:.1f}")
+
+
 def test_a_chart_escapes_what_it_says() -> None:
     # Given hostile names everywhere
     names = {"host": HOSTILE, "token": HOSTILE, "batch": HOSTILE, "name": HOSTILE}

@@ -75,6 +75,33 @@ def test_who_watches_is_told_of_a_change(pool: Pool, hub: Hub) -> None:
     assert hub.watchers == 0
 
 
+def test_who_sleeps_is_owed_the_latest_look_and_not_all_of_them(pool: Pool, hub: Hub) -> None:
+    # Given somebody who watches, and reads nothing while the pool changes thirty times
+    async def wakes() -> list[int]:
+        loop, changes = asyncio.get_running_loop(), hub.changes()
+        try:
+            assert (await anext_of(changes)).total == 0
+            for number in range(1, 31):
+                await loop.run_in_executor(None, pool.push, "echo")
+                hub.stir()
+                while (await loop.run_in_executor(None, hub.snapshot)).total < number:
+                    hub.stir()
+            seen = []
+            while not seen or seen[-1] < 30:
+                seen.append((await anext_of(changes)).total)
+            return seen
+        finally:
+            await changes.aclose()
+
+    # When they read again, then they are told how it is now, at once
+    assert len(asyncio.run(asyncio.wait_for(wakes(), 60))) <= 2
+
+
+def anext_of(changes: Any) -> Any:
+    """Return what waits for the next one: `anext` is not there before Python 3.10."""
+    return changes.__anext__()
+
+
 def test_a_hundred_who_watch_cost_one_look(pool: Pool) -> None:
     # Given a hub whose looks are counted, and a hundred who watch
     looks = []
@@ -306,17 +333,56 @@ def test_what_ended_before_the_first_look_is_drawn_too(pool: Pool) -> None:
             "exit_code": exit_code,
         }
         doc = {"_id": f"t{i}", "type": "token", "lock": now - 900, "done": now, "exit_code": exit_code}
-        pool.backend.put_many([{**doc, "attempts": [entry]}])
+        before = {**entry, "claim": f"b{i}", "start_time": times[0], "end_time": times[0], "exit_code": 1}
+        pool.backend.put_many([{**doc, "attempts": [before, entry]}])
 
     # When a hub looks for the first time
     hub = Hub(pool, EVERY)
     hub.snapshot()
 
-    # Then it knows when they ran, and how they ended
-    assert [(bar.token, bar.state) for bar in hub.bars(3600)] == [("t0", "done"), ("t1", "error")]
+    # Then it knows when they ran, and how they ended; one that was repeated is counted once
+    assert [(bar.token, bar.state) for bar in hub.bars(3600)] == [
+        ("t0", "error"),
+        ("t0", "done"),
+        ("t1", "error"),
+        ("t1", "error"),
+    ]
     points = hub.series(3600)
     assert (sum(point.done for point in points), sum(point.failed for point in points)) == (1, 1)
     hub.close()
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+def test_the_worker_chart_survives_a_restart(
+    sqlite_pool: Pool, tmp_path: Path, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a server that has seen a run, and stops
+    now = sqlite_pool.backend.now()
+    times = [datetime.fromtimestamp(now - age, timezone.utc).isoformat(timespec="seconds") for age in (600, 300)]
+    entry = {"claim": "c1", "hostname": "n1", "start_time": times[0], "end_time": times[1], "exit_code": 0}
+    doc = {"_id": "t1", "type": "token", "lock": now - 600, "done": now, "exit_code": 0, "attempts": [entry]}
+    sqlite_pool.backend.put_many([doc])
+    before = Hub(sqlite_pool, EVERY, folder=tmp_path / "kept")
+    before.snapshot()
+    before.close()
+
+    # When it starts again; a large pool is not read again
+    if large:
+        monkeypatch.setattr("tokenpool.web.hub.REMEMBERED", 0)
+    after = Hub(sqlite_pool, EVERY, folder=tmp_path / "kept")
+    after.snapshot()
+
+    # Then the run is drawn as before, and counted once
+    assert [(bar.token, bar.state) for bar in after.bars(3600)] == [("t1", "done")]
+    assert sum(point.done for point in after.series(3600)) == pytest.approx(1)
+    after.close()
+
+    # And a file that is none of ours does no harm
+    for nonsense in ("[", "[]", '{"bars": [{}]}', '{"bars": [{"start": "x"}]}', '{"bars": 7}'):
+        (tmp_path / "kept" / "bars.json").write_text(nonsense)
+        again = Hub(sqlite_pool, EVERY, folder=tmp_path / "kept")
+        assert again.snapshot().counts["done"] == 1
+        again.close()
 
 
 def test_the_series_survives_a_restart(sqlite_pool: Pool, tmp_path: Path) -> None:

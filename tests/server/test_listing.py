@@ -90,15 +90,19 @@ def test_sorted_by_any_column_both_ways(campaign: Pool) -> None:
     for name in listing.SORTS:
         # Given a column
         up = [doc for found in pages(campaign, Filter(sort=name), 20) for doc in found.tokens]
-        down = [doc["_id"] for found in pages(campaign, Filter(sort=name, back=True), 20) for doc in found.tokens]
+        down = [doc for found in pages(campaign, Filter(sort=name, back=True), 20) for doc in found.tokens]
 
         # Then all tokens are there in its order, and the other way round
         values = [listing.sort_value(doc, name) for doc in up]
         numbers = [value for value in values if isinstance(value, (int, float))]
-        words = [value or "" for value in values if not isinstance(value, (int, float))]
+        words = [value for value in values if value and not isinstance(value, (int, float))]
         assert len(up) == 90
         assert (numbers, words) == (sorted(numbers), sorted(words)), name
-        assert down == [doc["_id"] for doc in up][::-1]
+        there = len(numbers) + len(words)
+        assert [doc["_id"] for doc in down[:there]] == [doc["_id"] for doc in up[:there]][::-1]
+
+        # And those that have nothing there come last, both ways
+        assert {listing.sort_value(doc, name) for doc in up[there:] + down[there:]} <= {None, ""}
 
 
 def test_too_many_to_sort_are_listed_all_the_same(campaign: Pool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,19 @@ def test_what_would_be_unsafe_is_refused_in_two_lines(
     assert what in lines[0]
 
 
+def test_people_that_cannot_be_read_are_told_before_the_start(
+    sqlite_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Given a file of people that somebody has damaged
+    (tmp_path / "people.json").write_text("{bad")
+
+    # When a server is started with it, then it does not begin to refuse everybody
+    assert main(["serve", "-p", sqlite_url, "--port", "0", "--users", str(tmp_path / "people.json")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["error", "hint"]
+    assert "people.json is no file of people" in lines[0]
+
+
 def test_a_name_that_is_none_is_told(sqlite_url: str, people: People, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--host", "no.such.host.invalid", "--users", str(people.file)]
     assert main(["serve", "-p", sqlite_url, *options]) == 2

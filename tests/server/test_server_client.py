@@ -198,6 +198,7 @@ def test_workers_and_batches_are_steered(address: str, pool: Pool) -> None:
         (worker,) = server.workers()
         assert isinstance(worker.started, datetime)
         assert server.worker_update(worker.worker_id, concurrency=7).concurrency == 7
+        assert server.worker_update(worker.worker_id, prefetch=1).prefetch == 1
         assert [batch.name for batch in server.batches()] == ["night"]
         pool.leave()
 

@@ -20,7 +20,8 @@ from cli_tools import ROOT, ok, states, use
 from couch_server import CouchServer, Unavailable
 from service_tools import need
 
-from tokenpool.cli.session import without_password
+from tokenpool.cli import verbs
+from tokenpool.cli.session import Session, without_password
 
 sys.path.append(str(ROOT / "tests" / "container"))
 
@@ -207,6 +208,13 @@ def test_compose_understands_its_file() -> None:
     assert set(told) == {"couchdb", "pool", "worker", "server"}
     assert told["worker"]["scale"] == 2
     assert told["worker"]["environment"]["TOKENPOOL_PASSWORD"] == "geheim"
+    # And the server is asked for what it knows, on all addresses of its container, and shown to this machine alone
+    serve = verbs()["serve"].make_context("serve", list(told["server"]["command"][1:]), obj=Session())
+    assert told["server"]["command"][0] == "serve"
+    assert (serve.params["host"], serve.params["couchdb_users"]) == ("0.0.0.0", True)
+    (port,) = told["server"]["ports"]  # a text, or an object, as compose likes it
+    assert "127.0.0.1" in str(port)
+    assert str(serve.params["port"]) in str(port)
     # And without a profile there is the CouchDB alone, as before
     assert [name for name, service in told.items() if not service.get("profiles")] == ["couchdb"]
 

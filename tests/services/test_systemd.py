@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import pwd
 import shlex
+import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +31,21 @@ def until(what: str, found: Callable[[], object], patience: float = 60.0) -> Non
     while not found():
         assert time.monotonic() < end, f"not within {patience:g} s: {what}"
         time.sleep(0.1)
+
+
+def need_web() -> None:
+    """Skip, or fail where all is to be there, without the libraries of the server."""
+    missing = [name for name in ("fastapi", "uvicorn", "jinja2") if importlib.util.find_spec(name) is None]
+    need(not missing, f"the server's libraries are not installed: {missing}")
+
+
+def answers(address: str) -> bool:
+    """Tell whether a server says there that it lives."""
+    try:
+        with urllib.request.urlopen(f"{address}healthz", timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def unit(*words: object) -> str:
@@ -126,6 +145,38 @@ def test_scale_leaves_the_workers_that_it_has_started(sqlite_url: str, manager: 
     )
 
 
+def test_a_server_is_installed_comes_back_and_stops(sqlite_url: str, manager: Manager) -> None:
+    need_web()
+    use(sqlite_url)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    name, address = "tokenpool-server.service", f"http://127.0.0.1:{port}/"
+    # Given a server that systemd runs
+    ok("service", "install", "server", *HERE, "--", "--port", port)
+    until("its answer", lambda: answers(address))
+    (told,) = ok("service", "status", "--json").json["services"]
+    assert (told["state"], told["boot"], told["pool"]) == ("active", "enabled", sqlite_url)
+    # When it dies; then there is another one
+    drop_in = Path.home() / f".config/systemd/user/{name}.d"
+    drop_in.mkdir(parents=True)
+    (drop_in / "quick.conf").write_text("[Service]\nRestartSec=0.1\n")
+    manager.ask("daemon-reload")
+    first = manager.told(name, "MainPID")
+    os.kill(int(first), 9)
+    until("another server", lambda: manager.told(name, "MainPID") not in ("0", first))
+    until("its answer", lambda: answers(address))
+    # When it is stopped, by SIGTERM as systemd does; then that is no failure, and its sessions are kept
+    manager.ask("stop", name)
+    assert (manager.told(name, "ExecMainCode"), manager.told(name, "ExecMainStatus")) == ("1", "0")
+    assert manager.told(name, "ActiveState") == "inactive"
+    assert not answers(address)
+    (kept,) = Path.home().glob(f".local/state/tokenpool/serve/*/sessions-{port}.json")
+    assert kept.stat().st_mode & 0o077 == 0
+    # And nothing is left when it is removed
+    ok("service", "remove", "server")
+    assert ok("service", "status", "--json").json["services"] == []
+
+
 # ── units as text ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -180,6 +231,40 @@ def test_the_line_of_a_unit_runs_as_it_stands(
     assert states() == {"done": 1}
 
 
+def test_a_server_of_the_machine_is_told_whose_the_people_have_to_be(sqlite_url: str, tmp_path: Path) -> None:
+    need_web()
+    use(sqlite_url)
+    # Given a file of people that belongs to who installs
+    people = tmp_path / "people.json"
+    people.write_text('{"schema": 1, "users": {}}')
+    words = ("--", "--host", "0.0.0.0", "--users", people, "--root-path", "/pool")
+    # When a server of another account is to read it
+    answer = ok("service", "install", "server", "--system", "--as", "daemon", "--print", *words)
+    # Then that is said, and the unit runs `serve` with what was given
+    assert f"chown daemon {people}" in answer.err
+    line = next(each for each in answer.out.splitlines() if each.startswith("ExecStart="))
+    assert line.endswith(f" serve --host 0.0.0.0 --users {people} --root-path /pool")
+    assert "User=daemon" in answer.out.splitlines()
+    # And its own is found without being named, not that of who installs
+    refused = call("service", "install", "server", "--system", "--as", "daemon", "--print", "--", "--host", "0.0.0.0")
+    assert "nobody would have to log in" in refused.error
+
+
+def test_people_stay_those_of_the_service_when_root_adds_one(tmp_path: Path) -> None:
+    need_web()
+    need(os.geteuid() == 0, "only root may give a file to somebody else")
+    # Given a file of people that belongs to the account of a service
+    people, secret = tmp_path / "people.json", tmp_path / "secret"
+    people.write_text('{"schema": 1, "users": {}}')
+    account = pwd.getpwnam("daemon")
+    os.chown(people, account.pw_uid, account.pw_gid)
+    secret.write_text("correct horse\n")
+    # When root adds somebody; then the service can still read it, and nobody else
+    ok("access", "add", "ann", "--users", people, "--password-file", secret)
+    assert "ann" in people.read_text()
+    assert (people.stat().st_uid, people.stat().st_mode & 0o777) == (account.pw_uid, 0o600)
+
+
 # ── without systemd, and what is refused ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -220,7 +305,9 @@ REFUSED = {
     "a wrong option of its verb": (("worker", "--", "--slots", "x"), "tokenpool work: Invalid value for '--slots'"),
     "an unknown option": (("scale", "--", "--slotz", "1"), "tokenpool scale: No such option"),
     "the pool in the wrong place": (("worker", "--", "-p", "sqlite:///a"), "-p says nothing behind --"),
-    "a verb that does not exist": (("server",), "there is no `tokenpool serve` yet"),
+    "a server that lets everybody in": (("server", "--", "--host", "0.0.0.0"), "nobody would have to log in"),
+    "people in another folder": (("server", "--", "--users", "p.json"), "a service starts in another folder"),
+    "a browser without a screen": (("server", "--", "--open"), "a service has no browser"),
     "root by accident": (("worker", "--system"), "tokens would run as root"),
     "an unknown account": (("worker", "--system", "--as", "nobody-here"), "there is no account 'nobody-here'"),
     "an account for oneself": (("worker", "--as", "nobody"), "--as goes with --system"),
@@ -232,11 +319,8 @@ REFUSED = {
 
 @pytest.mark.parametrize(("words", "told"), REFUSED.values(), ids=REFUSED)
 def test_what_makes_no_sense_is_refused_in_two_lines(words: tuple[str, ...], told: str, sqlite_url: str) -> None:
-    if words == ("server",):
-        from tokenpool.cli import VERBS
-
-        if "serve" in VERBS:
-            return
+    if words[0] == "server":
+        need_web()
     use(sqlite_url)
     answer = call("service", "install", *words)
     assert answer.code == 2

@@ -12,6 +12,7 @@ from tokenpool.backends.base import Backend
 from tokenpool.errors import NotFound
 from tokenpool.explain import explain
 from tokenpool.pool import Pool
+from tokenpool.selectors import Selector
 
 
 @pytest.fixture
@@ -312,6 +313,19 @@ def test_what_counts_most_comes_first(pool: Pool) -> None:
     token(pool.backend, "t", batch="night")
     pause(pool.backend)
     assert list(reasons(pool)) == ["batch_paused", "no_worker"]
+
+
+def test_what_is_too_big_is_told_what_would_fit(pool: Pool) -> None:
+    # Given a token that asks for more memory and GPUs than the largest worker has
+    pool.push({"_id": "t", "input": "true", "resources": {"cpu_cores": 2, "ram_gb": 900, "gpus": 1}})
+    worker(pool.backend, resources={"cpu_cores": 4, "ram_gb": 23.541, "gpus": 0})
+
+    # Then the hint names these amounts alone, as they can be typed
+    (reason,) = [each for each in pool.explain("t").reasons if each.code == "too_big"]
+    assert "900 GB of memory where there are 23.5, 1 GPUs where there are 0" in reason.text
+    assert reason.hint.endswith("tokenpool edit t ram_gb=23.5 gpus=0")
+    assert pool.edit(Selector(ids=("t",)), {"resources": {"ram_gb": 23.5, "gpus": 0}}).changed == 1
+    assert [each.code for each in pool.explain("t").reasons if each.code == "too_big"] == []
 
 
 def test_every_reason_that_can_be_helped_has_a_hint(pool: Pool) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worker_documents import attempt, locked, running, save, token, worker
 
-from tokenpool import connect
+from tokenpool import connect, follow
 from tokenpool.backends.base import Backend, Heard, Json
 from tokenpool.errors import NotFound, ServerAway
 from tokenpool.follow import ASK, Follower, parts_of
@@ -229,6 +229,27 @@ def test_what_is_finished_is_printed_whole(pool: Pool) -> None:
     started(pool.backend)
     ends(b"all", b"of it", state="error")(pool.backend)
     assert Scripted(pool.backend, []).follow() == [("out", "all"), ("err", "of it")]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_large_log_comes_in_pieces_or_is_named(pool: Pool, monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    # Given a token that is finished, with a log that is large, and one that is small
+    monkeypatch.setattr(follow, "LARGE", 200_000)
+    large = b"".join(b"line %d\n" % number for number in range(50_000))
+    pool.push({"_id": "t"})
+    token = pool.claim()[0]
+    token.put_attachment("logs_t.out", large)
+    token.put_attachment("logs_t.err", "small")
+    pool.close(token)
+
+    # When it is followed by somebody who wants all of it, or does not
+    pieces = list(Follower(pool.backend, "t", whole=whole).pieces())
+
+    # Then it comes as it is, or is named
+    given = b"".join(piece.data for piece in pieces if piece.stream == "out")
+    assert given == (large if whole else b"")
+    assert ("logs_t.out" in str([piece.data for piece in pieces if piece.stream == "note"])) is not whole
+    assert b"".join(piece.data for piece in pieces if piece.stream == "err") == b"small"
 
 
 def test_a_token_of_picas_is_waited_for(pool: Pool) -> None:

@@ -77,6 +77,13 @@ def test_each_chart_stands_beside_its_table() -> None:
         assert re.search(r"<table>.*<tbody><tr>", figure, re.DOTALL)
 
 
+def test_no_column_has_an_empty_heading() -> None:
+    # A screen reader would announce it, and say nothing.
+    text = page(gathered(*campaign(50)), ABOUT)
+    assert "Failed runs by class" in text
+    assert re.search(r'<th scope="col"[^>]*></th>', text) is None
+
+
 def test_nothing_that_a_token_says_becomes_markup() -> None:
     # Given a token that tries it everywhere
     error = [{"time": 1_790_000_005, "message": EVIL}]

@@ -128,10 +128,10 @@ def test_orders_are_written_beside_what_the_worker_says_of_itself(backend: Backe
     me = worker(backend, running=[running("t")])
     before = backend.get(me)
     # When it gets all orders there are
-    written = steer(backend, me, slots=8, drain=True, stop=True, look=True, follow="t")
+    written = steer(backend, me, slots=8, prefetch=2, drain=True, stop=True, look=True, follow="t")
     # Then nothing else has changed
     now = backend.get(me)
-    orders = {"slots": 8, "drain": True, "stop": True, "look": 1, "follow": {"t": 1}}
+    orders = {"slots": 8, "prefetch": 2, "drain": True, "stop": True, "look": 1, "follow": {"t": 1}}
     assert written == now == {**before, **orders, "_rev": now["_rev"]}
 
 
@@ -189,6 +189,21 @@ def test_workers_that_have_left_are_passed_over_or_told_of(backend: Backend) -> 
 def test_a_number_of_slots_that_is_none_is_refused(backend: Backend, slots: int) -> None:
     with pytest.raises(BadInput, match="no number of slots"):
         steer(backend, worker(backend), slots=slots)
+
+
+@pytest.mark.parametrize("prefetch", [-1, True, 1.5, "2"])
+def test_a_number_of_tokens_to_claim_ahead_that_is_none_is_refused(backend: Backend, prefetch: int) -> None:
+    me = worker(backend)
+    with pytest.raises(BadInput, match="no number of tokens"):
+        steer(backend, me, prefetch=prefetch)
+    assert "prefetch" not in backend.get(me)
+
+
+@pytest.mark.parametrize(("written", "told"), [({}, 0), ({"prefetch": 3}, 3), ({"prefetch": "many"}, 0)])
+def test_a_worker_tells_how_many_tokens_it_claims_ahead(backend: Backend, written: Json, told: int) -> None:
+    worker(backend, **written)
+    (one,) = workers(backend)
+    assert (one.prefetch, one.as_json()["prefetch"]) == (told, told)
 
 
 # --- tokens that are taken from a worker --------------------------------------------------------------------------------------

@@ -150,6 +150,10 @@ class Documents(ABC):
     def get_attachment(self, doc_id: str, name: str, rev: str = "") -> Iterator[bytes]:
         """Yield an attachment in pieces, as it is at revision `rev` if given; raises NotFound where it is not there."""
 
+    def attachment_from(self, doc_id: str, name: str, start: int) -> Iterator[bytes] | None:
+        """Yield an attachment from its byte `start` on; None: this pool reads attachments from their beginning only."""
+        return None
+
     def get(self, doc_id: str, conflicts: bool = False) -> Json:
         """Return one document; raises NotFound."""
         doc = self.get_many([doc_id], conflicts=conflicts)[0]

@@ -245,6 +245,12 @@ class SQLiteBackend(Backend):
         return now
 
     def get_attachment(self, doc_id: str, name: str, rev: str = "") -> Iterator[bytes]:
+        return self._pieces(doc_id, name, rev, 0)
+
+    def attachment_from(self, doc_id: str, name: str, start: int) -> Iterator[bytes]:
+        return self._pieces(doc_id, name, "", start)
+
+    def _pieces(self, doc_id: str, name: str, rev: str, start: int) -> Iterator[bytes]:
         rows = self.run("SELECT stubs, rev FROM documents WHERE id = ?", (doc_id,))
         there = rows and rev in ("", rows[0][1])
         stub = json.loads(rows[0][0] or "{}").get(name) if there else None
@@ -252,4 +258,4 @@ class SQLiteBackend(Backend):
             raise NotFound(
                 f"there is no attachment {name!r} of {doc_id} in {self.url}", f"see: tokenpool show {doc_id}"
             )
-        return pieces(self.run, stub["blob"], stub["length"], f"attachment {name!r} of {doc_id}")
+        return pieces(self.run, stub["blob"], stub["length"], f"attachment {name!r} of {doc_id}", start)

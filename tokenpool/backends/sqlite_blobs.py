@@ -74,13 +74,14 @@ def _read_exactly(data: BinaryIO, size: int) -> bytes:
     return piece
 
 
-def pieces(run: Run, blob: int, length: int, what: str) -> Iterator[bytes]:
-    """Yield a blob in pieces, each by a statement of its own: a slow reader holds nothing in the file."""
-    for part in range((length + PIECE - 1) // PIECE):
+def pieces(run: Run, blob: int, length: int, what: str, start: int = 0) -> Iterator[bytes]:
+    """Yield a blob from `start` on in pieces, each by a statement of its own: a slow reader holds nothing in the file."""
+    first, skip = divmod(start, PIECE)
+    for part in range(first, (length + PIECE - 1) // PIECE):
         rows = run("SELECT data FROM pieces WHERE blob = ? AND part = ?", (blob, part))
         if not rows:
             raise Conflict(f"{what} was replaced while it was read", "read it again")
-        yield rows[0][0]
+        yield rows[0][0][skip:] if part == first else rows[0][0]
 
 
 def drop(connection: sqlite3.Connection, numbers: Collection[int]) -> None:

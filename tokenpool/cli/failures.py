@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from ..errors import BadInput, TokenpoolError
+from ..errors import BadInput, NotFound, TokenpoolError
 from .output import code_of, complain, of_os_error
 
 
@@ -23,6 +23,10 @@ def report(error: Exception, args: Sequence[str]) -> int:
         return BadInput.exit_code
     if isinstance(error, OSError) and not isinstance(error, TokenpoolError):
         error = of_os_error(error)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("tokenpool."):
+        error = NotFound(
+            f"{error.name} is not in the file for worker nodes", "pip install tokenpool, and call that one"
+        )
     if isinstance(error, TokenpoolError):
         complain(code_of(error), error.message, error.hint, as_json)
         return error.exit_code

@@ -243,7 +243,7 @@ def _read(path: str, name: str, word: str, format: str) -> Iterator[Json]:
         # The name of a spooled copy means nothing to the user.
         error.message = error.message.replace(path, name)
         if isinstance(error, LookupError) and (" " in word or shutil.which(word)):
-            error.hint = f"to push a command: tokenpool push -- {word}"
+            error.hint = f"to push a command: tokenpool push -- {shlex.quote(word)}"
         raise
 
 

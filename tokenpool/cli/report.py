@@ -61,6 +61,7 @@ def report(
         raise BadInput("there is nowhere to write the report", "add -o run.html, --crate DIR, or --json")
     if server is not None and not server.startswith(("http://", "https://")):
         raise BadInput(f"{server!r} is no address of a server", "write --server https://HOST")
+    _check_page(output)
     _check_crate(crate)
     words = selector or ("all",)
     chosen = parse(words)
@@ -73,6 +74,16 @@ def report(
             _write_crate(pool, chosen, facts, about, crate, license)
     if session.json:
         print_json(facts.as_json())
+
+
+def _check_page(output: Path | None) -> None:
+    """Say before anything is read that a page cannot be written."""
+    if output is None or str(output) == "-":
+        return
+    if not output.parent.is_dir():
+        raise NotFound(f"there is no folder {output.parent}", "make it, or write somewhere else")
+    if output.is_dir():
+        raise BadInput(f"{output} is a folder", f"name a file: -o {output / 'report.html'}")
 
 
 def _check_crate(crate: Path | None) -> None:

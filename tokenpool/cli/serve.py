@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,14 +99,19 @@ def options_of(
     secure: bool,
     folder: Path | None,
     upload_limit: str,
+    environ: Mapping[str, str] = os.environ,
 ) -> WebOptions:
     """Return the options of a server; raises BadInput where it would be open to others."""
     from ..config import bytes_of
     from ..web.options import LOOPBACK, WebOptions
 
-    people = users or default_users()
+    people = users or default_users(environ)
     if users is not None and not users.is_file():
         raise BadInput(f"{users} is not there", f"add somebody: tokenpool access add NAME --users {users}")
+    if people.is_file():
+        from ..web.access.roster import Roster
+
+        Roster(people).people()  # one that cannot be read would let nobody in
     try:
         limit = bytes_of(upload_limit, 0)
     except ValueError:
@@ -132,11 +137,11 @@ def options_of(
     return options
 
 
-def default_users() -> Path:
+def default_users(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the file of people that is used where none is named, if it is there."""
     from ..config import user_file
 
-    return user_file(os.environ).with_name("users.json")
+    return user_file(environ).with_name("users.json")
 
 
 def default_folder(url: str) -> Path:

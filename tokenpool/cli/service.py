@@ -74,6 +74,7 @@ def _which(function: Function) -> Function:
         "tokenpool service install worker -- --slots 4 --batch night",
         "sudo tokenpool service install worker --system --as tokenpool",
         "tokenpool service install scale --print -- --launcher slurm --max 50",
+        "tokenpool service install server -- --port 8081",
     ),
 )
 @_which
@@ -131,8 +132,11 @@ def _service(session: Session, given: dict[str, Any], words: tuple[str, ...]) ->
     """Return the service that the options describe; raises BadInput."""
     from ..launchers.systemd import VERBS, Service
 
-    _accepted(given["kind"], VERBS[given["kind"]], words)
+    params = _accepted(VERBS[given["kind"]], words)
     pool, password_file = _pool(session)
+    user = _account(given["system"], given["user"])
+    if given["kind"] == "server":
+        _servable(params, pool, user, given["program"])
     return Service(
         kind=given["kind"],
         program=_program(given["program"]),
@@ -140,30 +144,46 @@ def _service(session: Session, given: dict[str, Any], words: tuple[str, ...]) ->
         name=given["name"],
         words=words,
         password_file=password_file,
-        user=_account(given["system"], given["user"]),
+        user=user,
         env=(*_settings(session, given["system"]), *given["env"]),
         drain=given["drain"],
     )
 
 
-def _accepted(kind: str, name: str, words: tuple[str, ...]) -> None:
-    """Raise BadInput now for words that its verb would refuse at each start."""
-    from . import VERBS, root
+def _accepted(name: str, words: tuple[str, ...]) -> dict[str, Any]:
+    """Return what its verb reads in these words; raises BadInput now for what it would refuse at each start."""
+    from . import root
 
-    if name not in VERBS:
-        raise BadInput(f"there is no `tokenpool {name}` yet: a {kind} cannot be a service", "install a newer tokenpool")
     command = root.get_command(click.get_current_context(), name)
     assert command is not None
     for word in words[: words.index("--")] if "--" in words else words:
         if word in ("--help", "--version", "-p", "-S", "--pool") or word.startswith(("--pool=", "-p=")):
             raise BadInput(f"{word} says nothing behind --", "name the pool in front: tokenpool -p URL service install")
     try:
-        with command.make_context(name, list(words), obj=Session()):
-            pass
+        with command.make_context(name, list(words), obj=Session()) as made:
+            return made.params
     except click.UsageError as error:
         raise BadInput(
             f"tokenpool {name}: {error.format_message()}", f"tokenpool {name} --help tells its options"
         ) from None
+
+
+def _servable(params: dict[str, Any], pool: str, user: str, program: str | None) -> None:
+    """Raise BadInput now for a server that would not start there, or not find the files that it is told of."""
+    from .serve import needs_web, options_of
+
+    if program is None:
+        needs_web()
+    if params.pop("browse"):
+        raise BadInput("--open: a service has no browser", "leave it out")
+    for name in ("users", "folder"):
+        if params[name] and not params[name].is_absolute():
+            raise BadInput(
+                f"--{name} {params[name]}: a service starts in another folder", f"--{name} {params[name].absolute()}"
+            )
+    options = options_of(pool, **params, environ={"HOME": pwd.getpwnam(user).pw_dir} if user else os.environ)
+    if user not in ("", "root") and options.users and options.users.stat().st_uid != pwd.getpwnam(user).pw_uid:
+        warn(f"{options.users} has to belong to {user}, who reads it: chown {user} {options.users}")
 
 
 def _pool(session: Session) -> tuple[str, str]:
@@ -216,7 +236,7 @@ def _account(system: bool, user: str | None) -> str:
     try:
         return pwd.getpwnam(user).pw_name
     except KeyError:
-        hint = f"useradd --system --home-dir /var/lib/{user} {shlex.quote(user)}"
+        hint = f"useradd --system --create-home --home-dir /var/lib/{user} {shlex.quote(user)}"
         raise BadInput(f"there is no account {user!r}", hint) from None
 
 

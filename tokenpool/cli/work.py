@@ -264,7 +264,7 @@ def teller(session: Session) -> Callable[[Event], None]:
         nonlocal idle
         if event.kind == "idle":
             if not idle:
-                say("idle: nothing waits")
+                say("idle: nothing waits that has room here")
             idle = True
             return
         idle = False

@@ -93,6 +93,19 @@ def slots(session: Session, count: int, workers: tuple[str, ...], yes: bool, dry
 
 
 @worker.add_command
+@verb("prefetch", "tokenpool worker prefetch 1 worker_3f9a", "tokenpool worker prefetch 0 all --yes")
+@click.argument("count", metavar="N", type=click.IntRange(0))
+@order_options
+@click.pass_obj
+def prefetch(session: Session, count: int, workers: tuple[str, ...], yes: bool, dry_run: bool) -> int:
+    """Let workers claim N tokens more than slots are free.
+
+    Their inputs are fetched while the slots are busy. What was claimed already stays; 0 claims only what can run.
+    """
+    return _order(session, workers, f"told to claim {number(count, 'token')} ahead", {"prefetch": count}, yes, dry_run)
+
+
+@worker.add_command
 @verb("drain", "tokenpool worker drain worker_3f9a", "tokenpool worker drain host:n1 --dry-run")
 @order_options
 @click.pass_obj

@@ -26,8 +26,17 @@ _RESOLVERS = (
 )
 
 
+#: PyYAML ends a word within brackets at a `?`, which is how CWL says that a type is optional: {type: File?}. It reads this.
+_ASKED, _MARK = re.compile(r"(?<=[^\s,\[\]{}])\?"), "\ue03f"
+
+
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        node.value = node.value.replace(_MARK, "?")
+        return node
 
 
 for _tag, _pattern, _first in _RESOLVERS:
@@ -48,7 +57,7 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _float)
 
 
 def _value(text: str, name: str) -> Any:
-    loader = _Loader(text)  # a SafeLoader
+    loader = _Loader(text if _MARK in text else _ASKED.sub(_MARK, text))  # a SafeLoader
     try:
         node = loader.get_single_node()
         if node is None:
@@ -76,6 +85,8 @@ def parse(text: str, name: str) -> Any:
 
     >>> parse("{a: yes, b: 012, c: 1e3, d: 2020-01-01}", "x")
     {'a': 'yes', 'b': 12, 'c': 1000.0, 'd': '2020-01-01'}
+    >>> parse("{a: {type: File?}, b: [int?, 'x?'], 'c?': 'https://h/x?y=1'}", "x")
+    {'a': {'type': 'File?'}, 'b': ['int?', 'x?'], 'c?': 'https://h/x?y=1'}
     """
     try:
         return _value(text, name)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import BadInput
 from .base import ENDED, RUNNING, UNKNOWN, WAITING, Job, Launcher, LaunchFailed, Order
-from .commands import Said, ask, refusal
+from .commands import Said, advice_for, ask, refusal
 from .grid_files import expect_files, files_of, plain, variables_of, words_of
 from .rendering import script_of
 
@@ -116,16 +116,16 @@ def _complaint(said: Said) -> str:
 
 def _advice(said: Said) -> str:
     """Return what to do about a refusal."""
-    text = (said.out + said.err).lower()
-    for sign, advice in (
-        ("proxy", "get a new one: arcproxy"),
-        ("credential", "get a proxy: arcproxy; the site must know its owner"),
-        ("certificate", "get a proxy: arcproxy; X509_CERT_DIR names the certificates of authorities"),
-        ("registry", "name a computing element behind --: -- -C https://ce.example.org/arex -T arcrest"),
-    ):
-        if sign in text:
-            return advice
-    return "see the xRSL with --print; what stands behind -- goes to arcsub: -C https://ce.example.org/arex -T arcrest"
+    by_sign = {
+        "proxy": "get a new one: arcproxy",
+        "credential": "get a proxy: arcproxy; the site must know its owner",
+        "certificate": "get a proxy: arcproxy; X509_CERT_DIR names the certificates of authorities",
+        "registry": "name a computing element behind --: -- -C https://ce.example.org/arex -T arcrest",
+    }
+    otherwise = (
+        "see the xRSL with --print; what stands behind -- goes to arcsub: -C https://ce.example.org/arex -T arcrest"
+    )
+    return advice_for(said, by_sign, otherwise)
 
 
 def _rows(said: Said) -> dict[str, dict[str, Any]]:

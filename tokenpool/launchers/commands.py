@@ -80,6 +80,16 @@ def ask(argv: Sequence[str], system: str, stdin: str = "", patience: float | Non
     return Said(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
 
+def advice_for(said: Said, by_sign: Mapping[str, str], otherwise: str) -> str:
+    """Return what to do about a refusal: the advice of the first sign that stands in what was said.
+
+    >>> advice_for(Said(1, "", "no Proxy"), {"proxy": "get one"}, "see the manual")
+    'get one'
+    """
+    text = (said.out + said.err).lower()
+    return next((advice for sign, advice in by_sign.items() if sign in text), otherwise)
+
+
 def refusal(said: Said, what: str, hint: str, jobs: Sequence[Job] = ()) -> LaunchFailed:
     """Return the error that a refusing command means."""
     if _QUOTA.search(said.err + said.out):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from .base import ENDED, RUNNING, UNKNOWN, WAITING, Job, Launcher, LaunchFailed, Order
-from .commands import NoAnswer, Said, ask
+from .commands import NoAnswer, Said, advice_for, ask
 from .grid_files import expect_files, files_of, plain, variables_of, words_of
 from .rendering import script_of
 
@@ -130,15 +130,12 @@ def _timed_out(said: Said) -> bool:
 
 def _advice(said: Said) -> str:
     """Return what to do about a refusal."""
-    text = (said.out + said.err).lower()
-    for sign, advice in (
-        ("proxy", "get a new one: dirac-proxy-init"),
-        ("not found", "is this client configured? dirac-configure"),
-        ("jdl", "see it with --print; what stands behind -- becomes lines of it"),
-    ):
-        if sign in text:
-            return advice
-    return "see the JDL with --print, and try: dirac-wms-job-submit -ddd FILE"
+    by_sign = {
+        "proxy": "get a new one: dirac-proxy-init",
+        "not found": "is this client configured? dirac-configure",
+        "jdl": "see it with --print; what stands behind -- becomes lines of it",
+    }
+    return advice_for(said, by_sign, "see the JDL with --print, and try: dirac-wms-job-submit -ddd FILE")
 
 
 def _rows(said: Said) -> dict[str, dict[str, str]]:

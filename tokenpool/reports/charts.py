@@ -14,7 +14,7 @@ from .runs import KINDS
 NAMES = {"done": "done", "failed": "failed", "returned": "given back", "running": "running"}
 
 WIDTH, HEIGHT = 480, 210
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 14, 34
+LEFT, RIGHT, TOP, BOTTOM = 46, 20, 14, 34
 
 
 @dataclass(frozen=True)

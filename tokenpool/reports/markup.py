@@ -72,8 +72,11 @@ def _short(value: object) -> object:
 
 
 def table(caption: str, titles: Sequence[str], rows: Iterable[Sequence[Child]], words: Sequence[int] = (0,)) -> Html:
-    """Return a table; the columns named by `words` are of words, the others of numbers, set to the right."""
-    head = [tag("th", title, scope="col", cls=None if place in words else "n") for place, title in enumerate(titles)]
+    """Return a table; the columns named by `words` are of words, the others of numbers, set to the right; a title may be ""."""
+    head = [
+        tag("th", title, scope="col", cls=None if place in words else "n") if title else tag("td")
+        for place, title in enumerate(titles)
+    ]
     body = [
         tag("tr", [
             tag("th", cell, scope="row") if place == 0 else tag("td", cell, cls=None if place in words else "n")

@@ -12,7 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from ..errors import BadInput
+from .base import Stalled
 from .fsspec_storage import account_of
+from .urls import path_of, shown
+from .walks import part_of
 
 T = TypeVar("T")
 #: Seconds after which a connection that nobody used is not trusted any more.
@@ -84,3 +88,24 @@ def above(path: str) -> list[str]:
     """
     parts = path.strip("/").split("/")[:-1]
     return ["/" + "/".join(parts[: n + 1]) for n in range(len(parts))]
+
+
+def beside(url: str) -> tuple[str, str]:
+    """Return the path of a file that is to be written, and the one beside it where it grows until it is whole."""
+    target = path_of(url)
+    folder, _, name = target.rpartition("/")
+    if not name:
+        raise BadInput(f"{shown(url)} is a folder", "say the file's name too")
+    return target, f"{folder}/{part_of(name)}"
+
+
+@contextlib.contextmanager
+def or_else(remove: Callable[[], None]) -> Iterator[None]:
+    """Remove what came of a body that failed; not from a server that does not answer any more."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Stalled):
+            with contextlib.suppress(Exception):
+                remove()
+        raise

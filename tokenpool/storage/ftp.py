@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from ..errors import BadInput, NotFound, ServerAway
-from .base import PIECE, Entry, Stalled
-from .connections import Lending, above, login_of
+from ..errors import NotFound, ServerAway
+from .base import PIECE, Entry
+from .connections import Lending, above, beside, login_of, or_else
 from .fsspec_storage import FsspecStorage, arrived, opened
 from .urls import below, path_of, scheme_of, shown
-from .walks import Item, part_of, walk
+from .walks import Item, walk
 
 
 class FtpStorage(FsspecStorage):
@@ -64,32 +64,26 @@ class FtpStorage(FsspecStorage):
 
     def write(self, url: str, path: str, tell: Callable[[int], None] = lambda sent: None) -> Entry:
         """Put a file beside its place; once it is whole it gets its name."""
-        target = path_of(url)
-        folder, _, name = target.rpartition("/")
-        if not name:
-            raise BadInput(f"{shown(url)} is a folder", "say the file's name too")
-        part = f"{folder}/{part_of(name)}"
+        target, part = beside(url)
         with opened(path) as source:
-            try:
-                with self._ftp(url) as ftp:
-                    for each in above(target):
-                        with contextlib.suppress(ftplib.error_perm):
-                            ftp.mkd(each)
-                    ftp.storbinary(f"STOR {part}", source, 1 << 18, lambda piece: tell(len(piece)))
-                    if ftp.size(part) != os.fstat(source.fileno()).st_size:
-                        raise ServerAway(f"{shown(url)} did not arrive whole", "try again later")
-                    _rename(ftp, part, target)
-            except BaseException as error:
-                if not isinstance(error, Stalled):
-                    with contextlib.suppress(Exception), self._ftp(url) as ftp:
-                        ftp.delete(part)
-                raise
+            with or_else(lambda: self._remove(url, part)), self._ftp(url) as ftp:
+                for each in above(target):
+                    with contextlib.suppress(ftplib.error_perm):
+                        ftp.mkd(each)
+                ftp.storbinary(f"STOR {part}", source, 1 << 18, lambda piece: tell(len(piece)))
+                if ftp.size(part) != os.fstat(source.fileno()).st_size:
+                    raise ServerAway(f"{shown(url)} did not arrive whole", "try again later")
+                _rename(ftp, part, target)
             return arrived(self.stat(url), source)
 
     def remove(self, url: str) -> None:
         """Remove a file."""
-        with contextlib.suppress(NotFound), self._ftp(url) as ftp:
-            ftp.delete(path_of(url))
+        with contextlib.suppress(NotFound):
+            self._remove(url, path_of(url))
+
+    def _remove(self, url: str, path: str) -> None:
+        with self._ftp(url) as ftp:
+            ftp.delete(path)
 
     def _connected(self, url: str) -> ftplib.FTP:
         """Return a new connection; ftps means TLS that is asked for, on port 990 TLS from the first byte."""

@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from ..errors import BadInput, NotFound, NotPermitted, ServerAway
-from .base import Entry, Stalled
-from .connections import Lending, above, login_of
+from .base import Entry
+from .connections import Lending, above, beside, login_of, or_else
 from .fsspec_storage import NEEDS, FsspecStorage, arrived, opened
 from .urls import below, path_of, shown
-from .walks import Item, part_of, walk
+from .walks import Item, walk
 
 #: Bytes asked for at once, and of one answer: what every server gives.
 _BATCH, _BLOCK = 4 << 20, 1 << 15
@@ -70,32 +70,26 @@ class SftpStorage(FsspecStorage):
 
     def write(self, url: str, path: str, tell: Callable[[int], None] = lambda sent: None) -> Entry:
         """Put a file beside its place; once it is whole it gets its name."""
-        target = path_of(url)
-        folder, _, name = target.rpartition("/")
-        if not name:
-            raise BadInput(f"{shown(url)} is a folder", "say the file's name too")
-        part = f"{folder}/{part_of(name)}"
+        target, part = beside(url)
         with opened(path) as source:
-            try:
-                with self._sftp(url) as sftp:
-                    for each in above(target):
-                        with contextlib.suppress(OSError):
-                            sftp.mkdir(each)
-                    _send(sftp, source, part, tell)
-                    if sftp.stat(part).st_size != os.fstat(source.fileno()).st_size:
-                        raise ServerAway(f"{shown(url)} did not arrive whole", "try again later")
-                    _rename(sftp, part, target)
-            except BaseException as error:
-                if not isinstance(error, Stalled):
-                    with contextlib.suppress(Exception), self._sftp(url) as sftp:
-                        sftp.remove(part)
-                raise
+            with or_else(lambda: self._remove(url, part)), self._sftp(url) as sftp:
+                for each in above(target):
+                    with contextlib.suppress(OSError):
+                        sftp.mkdir(each)
+                _send(sftp, source, part, tell)
+                if sftp.stat(part).st_size != os.fstat(source.fileno()).st_size:
+                    raise ServerAway(f"{shown(url)} did not arrive whole", "try again later")
+                _rename(sftp, part, target)
             return arrived(self.stat(url), source)
 
     def remove(self, url: str) -> None:
         """Remove a file."""
-        with contextlib.suppress(NotFound), self._sftp(url) as sftp:
-            sftp.remove(path_of(url))
+        with contextlib.suppress(NotFound):
+            self._remove(url, path_of(url))
+
+    def _remove(self, url: str, path: str) -> None:
+        with self._sftp(url) as sftp:
+            sftp.remove(path)
 
     @contextlib.contextmanager
     def _sftp(self, url: str) -> Iterator[Any]:

@@ -136,6 +136,10 @@ class AttachmentTests(Parts):
         pieces = list(pool.get_attachment("doc", "large"))
         assert len(pieces) > 1
         assert b"".join(pieces) == LARGE
+        # And where the pool reads from any byte on, all from there comes
+        for start in (0, 1, 65535, 65536, 65537, len(LARGE) - 1, len(LARGE)):
+            rest = pool.attachment_from("doc", "large", start)
+            assert rest is None or b"".join(rest) == LARGE[start:]
 
     def test_a_stub_keeps_a_streamed_file(self, pool: Backend) -> None:
         (rev,) = saved(pool, {"_id": "doc"})

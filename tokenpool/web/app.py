@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -51,9 +52,17 @@ def make_app(pool: Pool, options: WebOptions) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(api.router)
     app.include_router(tes.router)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", Assets(directory=STATIC), name="static")
     app.include_router(pages.router)
     return app
+
+
+class Assets(StaticFiles):
+    """Files of a folder; what can be no name of one is not there, also on Pythons that raise for it."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        """Return a file's path and what is known of it."""
+        return ("", None) if "\0" in path else super().lookup_path(path)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -14,6 +14,8 @@ from ..selectors import parse_time
 
 #: Bars that are kept, running tokens that are followed, and tokens read at one look.
 KEPT, FOLLOWED, READ = 6_000, 2_000, 250
+#: Bars that are kept over a restart.
+SAVED = 2_000
 KINDS = ("command", "container", "workflow", "function")
 #: What became of a run; `lost`: it was put back, and is no failure of its own.
 OUTCOMES = ("running", "done", "error", "lost")
@@ -65,6 +67,20 @@ class Bars:
         for bar in found:
             self._keep(bar)
         return found
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the last runs that ended, to be kept over a restart."""
+        return {"bars": [asdict(bar) for bar in list(self._closed)[-SAVED:]]}
+
+    def restore(self, told: Any) -> None:
+        """Take what was kept, unless it is none of ours."""
+        try:
+            found = [Bar(**each) for each in told["bars"]]
+            sound = all(bar.start <= (bar.end or 0.0) and isinstance(bar.token, str) for bar in found)
+        except (LookupError, TypeError):
+            return
+        for bar in found if sound else ():
+            self._keep(bar)
 
     def _close(self, bar: Bar, doc: Json | None, now: float) -> None:
         attempts = transitions.attempts_of(doc or {})

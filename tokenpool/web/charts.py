@@ -15,11 +15,16 @@ from .filters import duration, number, part
 from .series import Point
 
 WIDTH = 1000
-#: Lanes of the worker chart, and their height; bars narrower than this are drawn together, without a title of their own.
-LANES, LANE, NARROW = 48, 16, 4
+#: How high the worker chart may be, the least height of a worker's row, which has its name, and of lanes: as high as fit.
+TALL, ROW, LANES = 800, 15, (16, 12, 9, 6, 4)
+#: Bars narrower than this are drawn together, without a title of their own.
+NARROW = 4
+#: Letters of a host's name beside its row.
+LETTERS = 13
 #: Bars that have a title and a link; what is above is drawn without.
 TITLED = 400
-#: Seconds between two lines of a time axis.
+#: Lines of a time axis, at most, and the seconds between two of them.
+LINES = 8
 TICKS = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 3 * 3600, 6 * 3600, 12 * 3600)
 
 
@@ -65,7 +70,9 @@ def throughput(points: Sequence[Point], seconds: float) -> Markup:
                 )
     done, failed = sum(point.done for point in points), sum(point.failed for point in points)
     label = f"In the last {duration(seconds)}: {number(done)} done, {number(failed)} failed"
-    grid = Markup("").join(
+    start = points[0].when if points else 0.0
+    span = step * len(points) if points else seconds
+    grid = _grid(start, span, height) + Markup("").join(
         Markup('<line class="grid" x1="0" x2="{0}" y1="{1:.1f}" y2="{1:.1f}"/>').format(WIDTH, height * share)
         for share in (0.005, 0.5, 0.995)
     )
@@ -74,10 +81,13 @@ def throughput(points: Sequence[Point], seconds: float) -> Markup:
     )
     drawn = svg.format(WIDTH, height, label, grid, Markup("").join(shapes))
     top_label = f"{most:g} in {duration(step)}" if most else ""
+    caption = Markup(
+        'In the last {}: <span class="swatch s-done"></span> {} done, <span class="swatch s-error"></span> {} failed'
+    ).format(duration(seconds), number(done), number(failed))
     return Markup(
         '<figure class="chart"><div class="axis-y" aria-hidden="true"><span>{}</span><span>0</span></div>{}'
-        '<div class="axis-x" aria-hidden="true">{}</div><figcaption>{}</figcaption></figure>'
-    ).format(top_label, drawn, _times(points[0].when, seconds) if points else "", label)
+        "<div></div>{}<figcaption>{}</figcaption></figure>"
+    ).format(top_label, drawn, _times(start, span) if points else "", caption)
 
 
 def _round_up(value: float) -> float:
@@ -93,14 +103,25 @@ def _round_up(value: float) -> float:
 
 
 def _times(start: float, seconds: float) -> Markup:
-    """Return five moments of a time axis."""
-    moments = [start + seconds * share for share in (0, 0.25, 0.5, 0.75, 1)]
-    return Markup("").join(
-        Markup('<time class="hour" datetime="{}">{}</time>').format(
-            _utc(each, "%Y-%m-%dT%H:%M:%SZ"), _utc(each, "%H:%M:%S" if seconds < 900 else "%H:%M")
+    """Return a time axis: whole minutes or hours, each below its line."""
+    # What would hang over the edge is left out.
+    shown = [(x, moment) for x, moment in _ticks(start, seconds) if 0.01 * WIDTH <= x <= 0.97 * WIDTH]
+    return Markup('<svg class="axis-x" height="18" aria-hidden="true">{}</svg>').format(
+        Markup("").join(
+            Markup('<text class="hour" x="{:.2f}%" y="13" datetime="{}">{}</text>').format(
+                x / WIDTH * 100, _utc(each, "%Y-%m-%dT%H:%M:%SZ"), _utc(each, "%H:%M:%S" if seconds < 300 else "%H:%M")
+            )
+            for x, each in shown
         )
-        for each in moments
     )
+
+
+def _ticks(start: float, seconds: float) -> list[tuple[float, float]]:
+    """Return where the lines of a time axis stand, and which moments they are."""
+    step = next((each for each in TICKS if seconds / each <= LINES), 86400)
+    first = math.ceil(start / step) * step
+    moments = [float(first + i * step) for i in range(int(seconds // step) + 1)]
+    return [((each - start) / seconds * WIDTH, each) for each in moments if each <= start + seconds]
 
 
 def _utc(moment: float, spelling: str) -> str:
@@ -110,59 +131,79 @@ def _utc(moment: float, spelling: str) -> str:
 # --- what ran where --------------------------------------------------------------------------------------------------
 
 
-def gantt(bars: Sequence[Bar], now: float, seconds: float, root: str) -> Markup:
+def gantt(bars: Sequence[Bar], now: float, seconds: float, root: str, start: float | None = None) -> Markup:
     """Return the chart of workers and time: a lane for each slot, a bar for each run, coloured by kind and outcome."""
-    start = now - seconds
-    rows = _rows(bars, start, now)
-    shown: list[tuple[str, list[list[Bar]]]] = []
-    count = 0
-    for name, lanes in rows:
-        if count + len(lanes) > LANES and shown:
-            break
-        shown.append((name, lanes[:LANES]))
-        count += min(len(lanes), LANES)
-    left = len(rows) - len(shown)
-    height = max(1, count) * LANE
-    body: list[Markup] = [_grid(start, seconds, height)]
+    start = now - seconds if start is None else start
+    rows = _rows(bars, now)
+    lane = _lane_height(rows)
+    body: list[Markup] = []
     labels: list[Markup] = []
-    titled, lane = TITLED, 0
-    for name, lanes in shown:
-        labels.append(Markup('<span class="lane-{}" title="{}">{}</span>').format(min(len(lanes), LANES), name, name))
-        if lane:
-            body.append(
-                Markup('<line class="row" x1="0" x2="{}" y1="{}" y2="{}"/>').format(WIDTH, lane * LANE, lane * LANE)
+    titled, height, drawn_rows = TITLED, 0, 0
+    for name, lanes in rows:
+        tall = max(ROW, min(len(lanes) * lane, TALL))
+        if height + tall > TALL and drawn_rows:
+            break
+        drawn_rows += 1
+        labels.append(
+            Markup('<text x="0" y="{}">{}<title>{}</title></text>').format(
+                height + 12, _shortened(name), " · ".join(name)
             )
-        for runs in lanes:
-            drawn, used = _lane(runs, lane * LANE, start, now, seconds, root, titled)
+        )
+        if height:
+            body.append(Markup('<line class="row" x1="0" x2="{0}" y1="{1}" y2="{1}"/>').format(WIDTH, height))
+        deep = max(lane, ROW // len(lanes))
+        for i, runs in enumerate(lanes[: TALL // deep]):
+            drawn, used = _lane(runs, height + i * deep, deep, start, now, seconds, root, titled)
             body.append(drawn)
             titled -= used
-            lane += 1
+        height += tall
+    height = max(height, ROW)
+    left = len(rows) - drawn_rows
     label = f"{_count(len(bars), 'run')} by {_count(len(rows), 'worker')} in the last {duration(seconds)}"
     more = f"; {_count(left, 'more worker')} not drawn" if left else ""
     return Markup(
         '<figure class="gantt"><div class="scroll" tabindex="0" role="group" aria-label="Chart: {}">'
-        '<div class="gantt-in"><div class="lanes" aria-hidden="true">{}</div>'
+        '<div class="gantt-in"><svg class="lanes" height="{}" aria-hidden="true">{}</svg>'
         '<svg viewBox="0 0 {} {}" height="{}" preserveAspectRatio="none" role="group" aria-label="{}">{}</svg>'
-        '<div></div><div class="axis-x" aria-hidden="true">{}</div></div></div><figcaption>{}</figcaption></figure>'
+        '<div class="lanes"></div>{}</div></div><figcaption>{}</figcaption></figure>'
     ).format(
         label,
+        height,
         Markup("").join(labels),
         WIDTH,
         height,
         height,
         label,
-        Markup("").join(body),
+        _grid(start, seconds, height) + Markup("").join(body),
         _times(start, seconds),
         label + more,
     )
+
+
+def _lane_height(rows: Sequence[tuple[tuple[str, str], list[list[Bar]]]]) -> int:
+    """Return how high a lane may be so that all workers are seen, if that can be."""
+    return next((each for each in LANES if sum(max(ROW, len(lanes) * each) for _, lanes in rows) <= TALL), LANES[-1])
+
+
+def _shortened(name: tuple[str, str]) -> str:
+    """Return the name of a worker as it stands beside its row: the host without its domain, its middle left out.
+
+    >>> _shortened(("node1.example.org", "ab12cd")), _shortened(("compute-large-0017", "ab12cd")), _shortened(("n1", ""))
+    ('node1 · ab12cd', 'comput…e-0017 · ab12cd', 'n1')
+    """
+    host, mark = name
+    word = host if host.replace(".", "").isdigit() else host.partition(".")[0]
+    if len(word) > LETTERS:
+        word = f"{word[: LETTERS // 2]}…{word[-(LETTERS // 2) :]}"
+    return f"{word} · {mark}" if mark else word
 
 
 def _count(value: int, what: str) -> str:
     return f"{number(value)} {what}{'' if value == 1 else 's'}"
 
 
-def _rows(bars: Sequence[Bar], start: float, now: float) -> list[tuple[str, list[list[Bar]]]]:
-    """Return the lanes of each worker: a run is put into the first one that is free when it begins."""
+def _rows(bars: Sequence[Bar], now: float) -> list[tuple[tuple[str, str], list[list[Bar]]]]:
+    """Return the host, the mark and the lanes of each worker: a run is put into the first one that is free when it begins."""
     by_worker: dict[tuple[str, str], list[Bar]] = defaultdict(list)
     for bar in bars:
         by_worker[bar.host or "unknown host", bar.worker].append(bar)
@@ -178,46 +219,42 @@ def _rows(bars: Sequence[Bar], start: float, now: float) -> list[tuple[str, list
                 lanes.append([bar])
             else:
                 free.append(bar)
-        mark = worker[len("worker_") :][:6]
-        rows.append((f"{host} · {mark}" if mark else host, lanes))
+        rows.append(((host, worker[len("worker_") :][:6]), lanes))
     return rows
 
 
 def _lane(
-    runs: Sequence[Bar], y: int, start: float, now: float, seconds: float, root: str, titled: int
+    runs: Sequence[Bar], top: int, lane: int, start: float, now: float, seconds: float, root: str, titled: int
 ) -> tuple[Markup, int]:
     """Return the bars of one lane, and how many of them have a title."""
     shapes: list[Markup] = []
     narrow: dict[str, list[str]] = defaultdict(list)
     used = 0
+    y, tall = top + lane / 8, lane * 0.75
     for bar in runs:
         x = (max(bar.start, start) - start) / seconds * WIDTH
         width = max(1.5, ((bar.end or now) - max(bar.start, start)) / seconds * WIDTH)
         look = f"k-{bar.kind} r-{bar.state}"
         if width < NARROW or used >= titled:
-            narrow[look].append(f"M{x:.1f} {y + 2}h{width:.1f}v{LANE - 4}h-{width:.1f}z")
+            narrow[look].append(f"M{x:.1f} {y:g}h{width:.1f}v{tall:g}h-{width:.1f}z")
             continue
         used += 1
         told = f"{bar.name} · {bar.batch or 'no batch'} · {bar.state} · {duration((bar.end or now) - bar.start)}"
         shapes.append(
             Markup(
                 '<a href="{}/tokens/{}" tabindex="-1"><title>{}</title>'
-                '<rect class="{}" x="{:.1f}" y="{}" width="{:.1f}" height="{}" rx="2"/></a>'
-            ).format(root, part(bar.token), told, look, x, y + 2, width, LANE - 4)
+                '<rect class="{}" x="{:.1f}" y="{:g}" width="{:.1f}" height="{:g}" rx="2"/></a>'
+            ).format(root, part(bar.token), told, look, x, y, width, tall)
         )
     paths = [Markup('<path class="{}" d="{}"/>').format(look, "".join(shape)) for look, shape in narrow.items()]
     return Markup("").join([*paths, *shapes]), used
 
 
 def _grid(start: float, seconds: float, height: int) -> Markup:
-    """Return the lines of a time axis: at whole minutes or hours, not more than ten."""
-    step = next((each for each in TICKS if seconds / each <= 10), 86400)
-    first = math.ceil(start / step) * step
-    places = [(first + i * step - start) / seconds * WIDTH for i in range(int(seconds // step) + 1)]
+    """Return the lines of a time axis."""
     return Markup("").join(
         Markup('<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>').format(x, height)
-        for x in places
-        if 0 <= x <= WIDTH
+        for x, _ in _ticks(start, seconds)
     )
 
 
@@ -226,12 +263,13 @@ def attempts_line(spans: Sequence[tuple[float, float, str]], label: str) -> Mark
     if not spans:
         return Markup("")
     start, end = min(each[0] for each in spans), max(each[1] for each in spans)
-    whole = max(1.0, end - start)
+    whole = end - start
     shapes = [
         Markup('<rect class="r-{}" x="{:.1f}" y="2" width="{:.1f}" height="16" rx="2"><title>{}</title></rect>').format(
             state,
-            (first - start) / whole * WIDTH,
-            max(3.0, (last - first) / whole * WIDTH),
+            (first - start) / whole * WIDTH if whole else 0,
+            # What began and ended in one moment is as wide as the line.
+            max(3.0, (last - first) / whole * WIDTH) if whole else WIDTH,
             f"{state}, {duration(last - first)}",
         )
         for first, last, state in spans

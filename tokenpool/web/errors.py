@@ -69,6 +69,13 @@ CODES = {400: "bad_input", 401: "not_logged_in", 403: "not_permitted", 404: "not
          409: "conflict", 413: "too_large", 415: "wrong_type", 422: "bad_input", 429: "too_often", 503: "pool_away"}  # fmt: skip
 
 
+#: What is told where there is no such route.
+ROUTES = {
+    404: ("there is nothing at this address", "/docs lists the routes; is the path of a proxy right?"),
+    405: ("this address does not take that method", "/docs says which it takes"),
+}
+
+
 @dataclass(frozen=True)
 class Told:
     """An error as it is told: status, a word for programs, two lines for people."""
@@ -85,9 +92,8 @@ def told_of(error: BaseException) -> Told:
     if isinstance(error, RequestValidationError):
         return Told(400, "bad_input", *_first_fault(error))
     if isinstance(error, HTTPException):
-        return Told(
-            error.status_code, CODES.get(error.status_code, "error"), str(error.detail), "", error.headers or {}
-        )
+        message, hint = ROUTES.get(error.status_code, (str(error.detail), ""))
+        return Told(error.status_code, CODES.get(error.status_code, "error"), message, hint, error.headers or {})
     for kind, status, code in STATUS:
         if isinstance(error, kind):
             assert isinstance(error, TokenpoolError)

@@ -70,7 +70,9 @@ class Snapshot:
     @property
     def shown(self) -> tuple[Any, ...]:
         """What somebody who watches would see change."""
-        workers = [(each.id, each.state, each.held, each.slots, each.load, each.note) for each in self.workers]
+        workers = [
+            (each.id, each.state, each.held, each.slots, each.prefetch, each.load, each.note) for each in self.workers
+        ]
         return self.away, dict(self.raw), dict(self.rules), workers, round(self.rate, 1), round(self.failing, 1)
 
 
@@ -91,8 +93,9 @@ class Hub:
         self._told: tuple[tuple[Any, ...], float] = ((), 0.0)
         self._series, self._bars = Series(), Bars()
         self._remembers = False
-        #: Where the series is kept over a restart.
+        #: Where the series is kept over a restart, and the bars.
         self._file = folder / "series.json" if folder else None
+        self._bars_file = folder / "bars.json" if folder else None
         self._saved = time.monotonic()
 
     # --- what is known -------------------------------------------------------------------------------------------------
@@ -227,33 +230,32 @@ class Hub:
         return Snapshot(now, "", raw, counts, batches, rules, workers, rate, failing, eta)
 
     def _save(self) -> None:
-        """Keep the series; a disk that is full is no reason to stop."""
+        """Keep the series and the bars; a disk that is full is no reason to stop."""
         self._saved = time.monotonic()
-        if self._file is None or not self._remembers:
+        if not self._remembers:
             return
-        try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            partial = self._file.with_suffix(".partial")
-            partial.write_text(json.dumps(self._series.as_json()), "utf-8")
-            partial.replace(self._file)
-        except OSError as error:
-            log.warning("%s cannot be written: %s", self._file, error)
+        for file, kept in ((self._file, self._series), (self._bars_file, self._bars)):
+            if file is not None:
+                _write(file, kept.as_json())
 
     def _remember(self, counts: Mapping[str, int], now: float) -> None:
         """Learn at the first look what ended before it, where that is little enough to be read whole."""
         self._remembers = True
-        if self._file is not None and self._series.restore(_read(self._file), now):
-            return
+        restored = self._file is not None and self._series.restore(_read(self._file), now)
         if sum(counts[state] for state in transitions.FINAL) > REMEMBERED:
+            if self._bars_file is not None:
+                self._bars.restore(_read(self._bars_file))
             return
         backend = self._pool.backend
         docs = [
             doc for state in transitions.FINAL for doc in slice_of(backend, state, None, None, REMEMBERED, True).docs
         ]
-        ended = [
-            bar for bar in self._bars.remember(docs, now) if bar.end is not None and bar.state in ("done", "error")
-        ]
-        self._series.remember((bar.end or now, bar.state == "done") for bar in ended)
+        # The bars are read anew: so those that ended meanwhile are among them.
+        ended = [bar for bar in self._bars.remember(docs, now) if bar.state in ("done", "error")]
+        if not restored:
+            # One that was repeated is one token: only its last run counts, as it will from now on.
+            last = sorted({bar.token: bar for bar in ended}.values(), key=lambda bar: bar.end or now)
+            self._series.remember((bar.end or now, bar.state == "done") for bar in last)
 
 
 def sums(
@@ -271,6 +273,16 @@ def sums(
 def _away(before: Snapshot, why: str) -> Snapshot:
     known = {name: getattr(before, name) for name in ("raw", "counts", "batches", "rules", "workers")}
     return Snapshot(time.time(), why, **known)
+
+
+def _write(file: Path, value: Any) -> None:
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(value), "utf-8")
+        partial.replace(file)
+    except OSError as error:
+        log.warning("%s cannot be written: %s", file, error)
 
 
 def _read(file: Path) -> Any:

@@ -77,6 +77,9 @@ class LaterBackend(Backend):
     def get_attachment(self, doc_id: str, name: str, rev: str = "") -> Iterator[bytes]:
         return self._there().get_attachment(doc_id, name, rev)
 
+    def attachment_from(self, doc_id: str, name: str, start: int) -> Iterator[bytes] | None:
+        return self._there().attachment_from(doc_id, name, start)
+
     def revision(self, doc_id: str, rev: str) -> Json | None:
         return self._there().revision(doc_id, rev)
 

@@ -43,7 +43,11 @@ def page(
 
 
 def common(connection: HTTPConnection) -> dict[str, Any]:
-    """Return what every template has: `root` (before every path), `person` (or None), `csrf`, `open`, `pool_url`, `path`."""
+    """Return what every template has: `root` (before every path), `person` (or None), `csrf`, `open`, `pool_url`, `path`.
+
+    `lets_in`: this person may see who may come in, and there is a file that says so.
+    """
+    from .access import Role
     from .errors import path_of
     from .site import site_of
 
@@ -54,6 +58,7 @@ def common(connection: HTTPConnection) -> dict[str, Any]:
         "person": known,
         "csrf": getattr(connection.state, "csrf", ""),
         "open": site.options.open,
+        "lets_in": site.access.roster is not None and known is not None and known.may(Role.OPERATOR),
         # Who is not known is not told where the pool is.
         "pool_url": site.pool.url if known else "",
     }

@@ -1,7 +1,6 @@
 """Lets requests in: finds who sent one, and refuses what their role may not do."""
 
-from __future__ import annotations
-
+# Annotations are no texts here: the FastAPI of Python 3.9 cannot read those of an object that is called, as Requirement is.
 import asyncio
 import base64
 import binascii
@@ -9,6 +8,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Optional
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection, Request
@@ -42,8 +42,8 @@ HINT_LOGIN = "log in, or send an API token: Authorization: Bearer tp_…"
 class Visit:
     """Who sent a request, if known, and by which session."""
 
-    person: Person | None = None
-    session: Session | None = None
+    person: Optional[Person] = None
+    session: Optional[Session] = None
 
 
 class Access:
@@ -143,7 +143,7 @@ class Access:
             return Visit()
         return Visit(Person(session.name, role_of(word)), session)
 
-    async def _role(self, name: str, known: Known) -> str | None:
+    async def _role(self, name: str, known: Known) -> Optional[str]:
         if self.keeper is None:
             return None
         if self.keeper.quick:

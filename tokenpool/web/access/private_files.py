@@ -20,6 +20,9 @@ def write_private(path: Path, text: str) -> None:
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
+                if path.exists() and os.geteuid() == 0:
+                    # What root changes still belongs to who reads it.
+                    os.fchown(file.fileno(), path.stat().st_uid, path.stat().st_gid)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

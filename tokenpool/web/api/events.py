@@ -199,10 +199,10 @@ class Pipe:
             return
 
     def taken(self) -> list[Piece | None]:
-        """Return what has come."""
+        """Return what has come: at most what may wait, or a log that is read fast would be whole in memory."""
         found: list[Piece | None] = []
         with contextlib.suppress(queue.Empty):
-            while True:
+            for _ in range(WAITING):
                 found.append(self._pieces.get_nowait())
         return found
 

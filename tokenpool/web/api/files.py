@@ -53,7 +53,7 @@ async def _log(request: Request, token_id: str, stream: str, attempt: int) -> Re
         return name, doc["_attachments"][name]
 
     name, stub = await in_thread(request, find)
-    return await _file(request, pool, token_id, name, stub, "text/plain; charset=utf-8", inline=True)
+    return await send_file(request, pool, token_id, name, stub, "text/plain; charset=utf-8", inline=True)
 
 
 def log_name(doc: Json, stream: str, attempt: int = 0) -> str:
@@ -61,7 +61,7 @@ def log_name(doc: Json, stream: str, attempt: int = 0) -> str:
     there = doc.get("_attachments") or {}
     attempts = attempts_of(doc)
     if attempt < 0 or attempt > len(attempts):
-        raise NotFound(f"token {doc['_id']} has {len(attempts)} attempts, not {attempt}", "leave out ?attempt=")
+        raise NotFound(f"token {doc['_id']} has no attempt {attempt}: it had {len(attempts)}", "leave out ?attempt=")
     told = attempts[attempt - 1] if attempts else {}
     for name in (told.get(STREAMS[stream]), *([] if attempt else [f"logs_{doc['_id']}.{stream}"])):
         if isinstance(name, str) and name in there:
@@ -81,12 +81,14 @@ async def attachment(request: Request, token_id: str, name: str, person: Person 
         raise NotFound(f"token {token_id} has no attachment {name!r}", "its _attachments tell what is there")
     kind = str(stub.get("content_type") or "")
     harmless = kind in HARMLESS
-    return await _file(request, pool, token_id, name, stub, kind if harmless else "application/octet-stream", harmless)
+    kind = kind if harmless else "application/octet-stream"
+    return await send_file(request, pool, token_id, name, stub, kind, harmless)
 
 
-async def _file(
+async def send_file(
     request: Request, pool: Pool, token_id: str, name: str, stub: Json, kind: str, inline: bool
 ) -> Response:
+    """Return an attachment, or the part of it that is asked for, in pieces."""
     size = int(stub.get("length") or 0)
     disposition = "inline" if inline else "attachment"
     filename = quote(name.rpartition("/")[2] or "file", safe="")
@@ -109,8 +111,16 @@ async def _file(
     if status == 206:
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
     headers["Content-Length"] = str(last - first + 1)
-    pieces = await in_thread(request, pool.backend.get_attachment, token_id, name)
-    return StreamingResponse(in_pieces(request, cut(pieces, first, last)), status, headers, kind)
+    pieces = await in_thread(request, _part, pool, token_id, name, first, last)
+    return StreamingResponse(in_pieces(request, pieces), status, headers, kind)
+
+
+def _part(pool: Pool, token_id: str, name: str, first: int, last: int) -> Iterator[bytes]:
+    """Return the bytes from one place to another; what is before them is read only where the pool cannot leave it out."""
+    pieces = pool.backend.attachment_from(token_id, name, first) if first else None
+    if pieces is not None:
+        return cut(pieces, 0, last - first)
+    return cut(pool.backend.get_attachment(token_id, name), first, last)
 
 
 def range_of(text: str, size: int) -> tuple[int, int] | None:

@@ -24,7 +24,7 @@ router = APIRouter(tags=["pool"])
 _LOOKS, _STEERS = Depends(require(Role.VIEWER)), Depends(require(Role.OPERATOR))
 _BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 RULES = frozenset({"paused", "priority", "max_running"})
-ORDERS: dict[str, type] = {"slots": int, "drain": bool, "stop": bool}
+ORDERS: dict[str, type] = {"slots": int, "prefetch": int, "drain": bool, "stop": bool}
 
 
 @router.get("/status")
@@ -62,7 +62,7 @@ async def workers(request: Request, person: Person = _LOOKS) -> Response:
 
 @router.patch("/workers/{worker_id:path}", openapi_extra=_BODY)
 async def patch_worker(request: Request, worker_id: str, person: Person = _STEERS) -> Response:
-    """Give a worker orders: slots, drain (claim no more, leave at the end), stop (leave now)."""
+    """Give a worker orders: slots, prefetch (claim N more), drain (claim no more, leave at the end), stop (leave now)."""
     orders = read_object(await request.body())
     _check(orders)
     pool = site_of(request).pool
@@ -76,7 +76,8 @@ def _check(orders: Json) -> None:
         if name not in ORDERS:
             raise BadInput(f"a worker takes no order {name!r}", ", ".join(ORDERS))
         if not isinstance(value, ORDERS[name]):
-            raise BadInput(f"{name} {value!r} is no {'number' if name == 'slots' else 'true or false'}", '{"slots": 4}')
+            kind = "number" if ORDERS[name] is int else "true or false"
+            raise BadInput(f"{name} {value!r} is no {kind}", '{"slots": 4}')
 
 
 def worker_json(worker: WorkerInfo) -> Json:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from . import batches, logs, overview, submit, token, tokens, workers
+from . import access, batches, logs, overview, submit, token, tokens, workers
 
 router = APIRouter(include_in_schema=False)
 # The paths of a token end with any id, so what stands below one comes first.
-for part in (overview, workers, batches, submit, tokens, logs, token):
+for part in (overview, workers, batches, submit, access, tokens, logs, token):
     router.include_router(part.router)
 
 __all__ = ["router"]

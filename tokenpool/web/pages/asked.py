@@ -16,6 +16,8 @@ from ...transitions import STATES
 from ..hub import Snapshot
 from ..site import site_of
 
+#: How many tokens a form has just pushed: said once, and carried no further.
+PUSHED = "pushed"
 NAMES = ("state", "batch", "tag", "host", "text", "prefix")
 
 
@@ -75,7 +77,7 @@ def tags_of(text: str) -> dict[str, str]:
 
 def query_of(given: ImmutableMultiDict[str, Any], leave: Iterable[str] = (), **more: str) -> str:
     """Return the query of a page with some of its words changed; "" takes one out."""
-    left = {*leave, *more}
+    left = {*leave, *more, PUSHED}
     pairs = [(name, str(value)) for name, value in given.multi_items() if name not in left and value not in ("", None)]
     return urlencode([*pairs, *((name, value) for name, value in more.items() if value)])
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
@@ -19,6 +18,7 @@ from ...errors import BadInput, NotFound, TokenpoolError
 from ...follow import STREAMS, Follower, Piece
 from ...pool import Pool
 from ..access import Role, require
+from ..api.files import send_file
 from ..live import HEADERS, event
 from ..site import site_of
 from .asked import here
@@ -70,7 +70,7 @@ def tail(request: Request, token_id: str, name: str) -> Response:
     """Return the end of a log as a part of a page."""
     here(request)
     pool = site_of(request).pool
-    size = _size(pool, token_id, name)
+    size = int(_stub(pool, token_id, name).get("length") or 0)
     text, left = _end(pool, token_id, name, size)
     note = f'<p class="small">{html.escape(left)}</p>' if left else ""
     body = html.escape(text) if text else '<span class="hint">(empty)</span>'
@@ -78,7 +78,9 @@ def tail(request: Request, token_id: str, name: str) -> Response:
 
 
 def _end(pool: Pool, token_id: str, name: str, size: int) -> tuple[str, str]:
-    """Return the end of a log, and what is said of the rest; of a huge one the beginning, as its end is far away."""
+    """Return the end of a log, and what is said of the rest; of a huge one the beginning where its end is far away."""
+    if size > SHOWN and (there := pool.backend.attachment_from(token_id, name, size - SHOWN)) is not None:
+        return readable(b"".join(there)), f"The last {SHOWN >> 10} kB of {size:,} bytes; download it to see all."
     kept, length = b"", 0
     for piece in pool.backend.get_attachment(token_id, name):
         length += len(piece)
@@ -97,27 +99,22 @@ def readable(data: bytes) -> str:
     return "".join(each if each >= " " or each in "\n\t" else "\n" if each == "\r" else "\ufffd" for each in text)
 
 
-def _size(pool: Pool, token_id: str, name: str) -> int:
+def _stub(pool: Pool, token_id: str, name: str) -> Json:
     stub = (pool.backend.get(token_id).get("_attachments") or {}).get(name)
     if not isinstance(stub, dict):
         raise NotFound(f"token {token_id} has no attachment {name!r}", "a reset may have taken it away")
-    return int(stub.get("length") or 0)
+    return stub
 
 
 @router.get("/tokens/{token_id:path}/files/{name:path}", dependencies=[Depends(require(Role.VIEWER))])
-def download(request: Request, token_id: str, name: str, view: str = "") -> Response:
-    """Send an attachment whole; a browser shows it only where it cannot run anything."""
+async def download(request: Request, token_id: str, name: str, view: str = "") -> Response:
+    """Send an attachment, a part of it where one is asked for; a browser shows it only where it cannot run anything."""
     here(request)
     pool = site_of(request).pool
-    stub = (pool.backend.get(token_id).get("_attachments") or {}).get(name)
-    size = _size(pool, token_id, name)
-    kind = str((stub or {}).get("content_type") or "").partition(";")[0].strip().lower()
+    stub = await run_in_threadpool(_stub, pool, token_id, name)
+    kind = str(stub.get("content_type") or "").partition(";")[0].strip().lower()
     safe = kind if kind in SAFE_TYPES else "application/octet-stream"
-    way = "inline" if view and kind in SAFE_TYPES else "attachment"
-    told = {"Content-Disposition": f"{way}; filename*=UTF-8''{quote(name.rpartition('/')[2], safe='')}"}
-    headers = {**told, "Content-Length": str(size), "Content-Security-Policy": "sandbox; default-src 'none'"}
-    pieces = pool.backend.get_attachment(token_id, name)
-    return StreamingResponse(pieces, media_type=safe, headers=headers)
+    return await send_file(request, pool, token_id, name, stub, safe, inline=bool(view) and kind in SAFE_TYPES)
 
 
 # --- while it runs ---------------------------------------------------------------------------------------------------
@@ -135,7 +132,7 @@ class _Reading:
         self._found: asyncio.Queue[Piece | None] = asyncio.Queue()
         self._left = threading.Event()
         self._room = threading.Semaphore(256)
-        self._follower = Follower(pool.backend, token_id, sleep=self._sleep)
+        self._follower = Follower(pool.backend, token_id, sleep=self._sleep, whole=False)
         threading.Thread(target=self._run, name="tokenpool-log", daemon=True).start()
 
     def _sleep(self, seconds: float) -> None:

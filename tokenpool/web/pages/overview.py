@@ -33,11 +33,19 @@ WORDS = {
 
 
 @router.get("/", dependencies=[Depends(require(Role.VIEWER))])
-def overview(request: Request, span: str = "1h") -> Response:
+def overview(request: Request, span: str = "") -> Response:
     """Show the overview."""
     hub = site_of(request).hub
-    span = span if span in SPANS else "1h"
-    return page(request, "overview.html", values(hub, hub.snapshot(), span, common(request)["root"]))
+    snapshot = hub.snapshot()
+    span = span if span in SPANS else _fitting(hub)
+    return page(request, "overview.html", values(hub, snapshot, span, common(request)["root"]))
+
+
+def _fitting(hub: Hub) -> str:
+    """Return the time that is shown where nobody chose one: a campaign that has just begun fills its charts too."""
+    begun = [bar.start for bar in hub.bars(SPANS["1h"])]
+    begun += [point.when for point in hub.series(SPANS["1h"]) if point.done or point.failed]
+    return "10m" if all(each > time.time() - SPANS["10m"] for each in begun) else "1h"
 
 
 @router.get("/overview/live", dependencies=[Depends(require(Role.VIEWER))])
@@ -58,14 +66,15 @@ def values(hub: Hub, now: Snapshot, span: str, root: str) -> dict[str, Any]:
     """Return what the overview is filled with."""
     seconds = SPANS[span]
     batches = sorted(now.batches.items(), key=_importance)
+    points = hub.series(seconds)
     workers = sorted(now.workers, key=lambda each: (-each.held, each.hostname, each.id))
     return {
         "now": now,
         "span": span,
         "words": WORDS,
         "share": share_bar(now.counts, "All tokens"),
-        "throughput": throughput(hub.series(seconds), seconds),
-        "gantt": gantt(hub.bars(seconds), time.time(), seconds, root),
+        "throughput": throughput(points, seconds),
+        "gantt": gantt(hub.bars(seconds), time.time(), seconds, root, points[0].when),
         "batches": [(name, dict(counts), share_bar(counts, name or "no batch")) for name, counts in batches[:NAMED]],
         "more_batches": max(0, len(batches) - NAMED),
         "workers": workers[:NAMED],

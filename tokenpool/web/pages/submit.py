@@ -85,7 +85,7 @@ def submit(
     root = request.scope.get("root_path", "")
     if len(ids) == 1:
         return RedirectResponse(f"{root}/tokens/{quote(ids[0], safe='')}?said=pushed", 303)
-    return RedirectResponse(f"{root}/tokens?batch={quote(batch or '-', safe='')}", 303)
+    return RedirectResponse(f"{root}/tokens?batch={quote(batch or '-', safe='')}&pushed={len(ids)}", 303)
 
 
 def drafts_of(request: Request) -> Drafts:

@@ -18,9 +18,10 @@ from ...transitions import STATES
 from .. import deeds
 from ..access import Person, Role, audit, require
 from ..deeds import Chosen, Deeds
+from ..filters import number
 from ..rendering import page
 from ..site import site_of
-from .asked import filter_of, form_of, here, hidden, query_of
+from .asked import PUSHED, Said, filter_of, form_of, here, hidden, query_of
 
 router = APIRouter()
 
@@ -61,8 +62,13 @@ def tokens(request: Request) -> Response:
         "hidden": hidden(given),
         "sortable": listing.SORTABLE,
         "verbs": deeds.VERBS,
+        "said": _said(given.get(PUSHED, "")),
     }
     return page(request, "tokens.html", values)
+
+
+def _said(pushed: str) -> Said | None:
+    return Said(f"{number(int(pushed))} tokens are in the pool.") if pushed.isdecimal() and len(pushed) < 10 else None
 
 
 def _sort_link(request: Request, wanted: listing.Filter, name: str) -> str:

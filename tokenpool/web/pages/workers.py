@@ -24,7 +24,7 @@ router = APIRouter()
 
 #: Workers that one page shows, and running tokens that are named of each.
 MOST, NAMED = 200, 6
-#: What may be ordered besides a number of slots.
+#: What may be ordered besides numbers of slots and of tokens claimed ahead.
 ORDERS: Mapping[str, tuple[dict[str, Any], str]] = {
     "drain": ({"drain": True}, "is told to take no more, and to leave when what it runs has ended"),
     "go": ({"drain": False}, "may take tokens again"),
@@ -90,7 +90,9 @@ def _said(request: Request, now: Snapshot) -> Said | None:
     host = next((each.hostname for each in now.workers if each.id == worker), "") or "the worker"
     if order in ORDERS:
         return Said(f"{host} {ORDERS[order][1]}.")
-    return Said(f"{host} gets {request.query_params.get('slots', '')[:6]} slots as soon as it looks.")
+    slots, ahead = (request.query_params.get(name, "")[:6] for name in ("slots", "prefetch"))
+    more = f", and claims {ahead} more ahead," if ahead else ""
+    return Said(f"{host} gets {slots} slots{more} as soon as it looks.")
 
 
 @router.post("/workers")
@@ -100,19 +102,27 @@ def steer(
     """Give one worker an order."""
     here(request)
     backend, worker, order = site_of(request).pool.backend, str(form.get("worker") or ""), str(form.get("order") or "")
+    numbers: dict[str, int] = {}
     if not worker.startswith(steering.WORKER):
         raise BadInput(f"{worker!r} is no worker", "choose one on the page of workers")
     query = f"said={order}&worker={worker}"
     if order == "slots":
-        slots = whole(form.get("slots"), "the number of slots", 1)
-        if slots is None:
-            raise BadInput("the number of slots is empty", "1 or more")
-        steering.steer(backend, worker, slots=slots)
-        query += f"&slots={slots}"
+        numbers = _numbers(form)
+        steering.steer(backend, worker, **numbers)
+        query += "".join(f"&{name}={number}" for name, number in numbers.items())
     elif order in ORDERS:
         steering.steer(backend, worker, **ORDERS[order][0])
     else:
         raise BadInput(f"there is no order {order!r}", f"slots, {', '.join(ORDERS)}")
     site_of(request).hub.stir()
-    audit(request, f"worker {order}", worker, slots=form.get("slots") if order == "slots" else None)
+    audit(request, f"worker {order}", worker, **numbers)
     return RedirectResponse(f"{request.scope.get('root_path', '')}/workers?{query}", 303)
+
+
+def _numbers(form: FormData) -> dict[str, int]:
+    """Return how many slots a form gives a worker, and how many tokens it is to claim ahead where the form says so."""
+    slots = whole(form.get("slots"), "the number of slots", 1)
+    if slots is None:
+        raise BadInput("the number of slots is empty", "1 or more")
+    prefetch = whole(form.get("prefetch"), "the number of tokens to claim ahead", 0)
+    return {"slots": slots, **({} if prefetch is None else {"prefetch": prefetch})}

@@ -3,7 +3,7 @@
   "use strict";
 
   function own(root) {
-    root.querySelectorAll("time[datetime]:not([data-own])").forEach(function (element) {
+    root.querySelectorAll("[datetime]:not([data-own])").forEach(function (element) {
       var moment = new Date(element.getAttribute("datetime"));
       if (isNaN(moment)) { return; }
       element.dataset.own = element.textContent;
@@ -71,6 +71,11 @@
     if (box.matches && box.matches("select[data-go]")) { box.form.requestSubmit(); }
   });
 
-  function ready() { own(document); document.querySelectorAll("pre.log").forEach(stick); }
+  function ready() {
+    own(document);
+    document.querySelectorAll("pre.log").forEach(stick);
+    // On a small screen the chart is wider than the page: now is at its right end.
+    document.querySelectorAll(".gantt .scroll").forEach(function (chart) { chart.scrollLeft = chart.scrollWidth; });
+  }
   if (document.readyState === "loading") { document.addEventListener("DOMContentLoaded", ready); } else { ready(); }
 }());
