@@ -149,7 +149,7 @@ def test_a_worker_outlives_a_restart_of_the_server(sqlite_url: str) -> None:
         with serving(sqlite_url) as first:
             port = int(first.url.rstrip("/").rpartition(":")[2])
             far = connect(url_of(first))
-            worker = Worker(far, WorkerOptions(slots=2, idle_timeout=10, poll=0.5, workdir=Path("work")))
+            worker = Worker(far, WorkerOptions(slots=2, idle_timeout=4, poll=0.5, workdir=Path("work")))
             running = threading.Thread(target=worker.run)
             running.start()
             while near.counts()["done"] < 2:
