@@ -15,7 +15,8 @@ from server_parts import CUT, People, Server, password_of, port_of, serving
 from tokenpool.pool import Pool
 
 AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
-#: Pictures for the README go here where TOKENPOOL_SCREENSHOTS is set.
+#: Pictures for the README go there where this is set; tests themselves do not see it.
+PICTURES = os.environ.get("TOKENPOOL_SCREENSHOTS")
 DOCS = Path(__file__).parents[2] / "docs" / "screenshots"
 PATHS = (
     "", "tokens", "tokens?state=error&sort=duration", "tokens/done1", "tokens/wait1", "tokens/bad1/edit", "batches", "workers",
@@ -343,7 +344,7 @@ def test_who_is_not_let_in_any_more_when_they_wake_is_asked_to_log_in(
 
 def test_pictures_for_the_readme(server: Server, campaign: Pool, visit: Visit, tmp_path: Path) -> None:
     # Given a campaign that somebody has watched for a moment
-    folder = DOCS if os.environ.get("TOKENPOOL_SCREENSHOTS") else tmp_path
+    folder = DOCS if PICTURES else tmp_path
     for scheme, path, name in (
         ("light", "?span=1h", "overview"),
         ("dark", "?span=1h", "overview-dark"),
