@@ -4,7 +4,7 @@ VENV := .venv
 PEERS := build/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-core test-chaos test-runners test-data test-launch test-server chaos test-on demo bench peers couchdb clean
+.PHONY: help venv test test-core test-docs test-chaos test-runners test-data test-launch test-server chaos venv-on test-on demo bench peers couchdb clean
 
 help:  ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -24,13 +24,17 @@ endif
 endif
 
 # Folders of tests with targets of their own.
-GROUPS := chaos container cwl functions data launch launch_grid snakemake cloud services server browser
+GROUPS := docs chaos container cwl functions data launch launch_grid snakemake cloud services server browser
 
-test: test-core test-runners test-data test-launch test-server test-chaos  ## run all tests
+test: test-core test-docs test-runners test-data test-launch test-server test-chaos  ## run all tests
 
-test-core: venv  ## unit, conformance, acceptance, picas compatibility, docs, lint, types
+test-core: venv  ## unit, conformance, acceptance, picas compatibility
 	@began=$$(date +%s); $(VENV)/bin/python -m pytest $(foreach group,$(GROUPS),--ignore=tests/$(group)) \
 		&& echo "core: $$(( $$(date +%s) - began )) s of 480 s"
+
+test-docs: venv  ## the pages and the examples run; lint, format, types, import contracts, the shape of the code
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/docs \
+		&& echo "docs and examples: $$(( $$(date +%s) - began )) s of 240 s"
 
 test-chaos: venv  ## the promise, while workers, servers, lines, clocks and disks fail
 	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/chaos \
@@ -52,10 +56,14 @@ test-server: venv  ## the server: pages in a real browser, both APIs, access, wi
 	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/server tests/browser \
 		&& echo "server: $$(( $$(date +%s) - began )) s of 360 s"
 
-test-on:  ## unit and conformance tests on another Python: make test-on PYTHON=python3.9
-	$(PYTHON) -m venv --clear build/venv-$(notdir $(PYTHON))
-	build/venv-$(notdir $(PYTHON))/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,web,demo]'
-	build/venv-$(notdir $(PYTHON))/bin/python -m pytest tests/unit tests/conformance
+OTHER = build/venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+venv-on:  ## make the environment for another Python: make venv-on PYTHON=python3.9
+	$(PYTHON) -m venv --clear $(OTHER)
+	$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test,web,demo]'
+
+test-on: venv-on  ## unit and conformance tests on another Python: make test-on PYTHON=python3.9
+	$(OTHER)/bin/python -m pytest tests/unit tests/conformance
 
 chaos: venv  ## the same for longer: make chaos TOKENS=5000 KILLS=500 SECONDS=600
 	$(VENV)/bin/python -m pytest tests/chaos --chaos-tokens $(or $(TOKENS),1000) --chaos-kills $(or $(KILLS),100) \
