@@ -18,7 +18,7 @@ from server_parts import Server
 Json = dict[str, Any]
 FRONT = "/ga4gh/tes/v1"
 #: Requests of each kind for each route.
-EXAMPLES = 20
+EXAMPLES = 30
 
 
 #: What the standard has: the parameters of its routes, and the fields of its schemas.

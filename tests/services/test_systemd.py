@@ -67,6 +67,22 @@ def guarded() -> Iterator[CouchServer]:
 # ── a real systemd ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def restart_at_once(manager: Manager, name: str) -> Path:
+    """Let systemd not wait some seconds before it starts this unit again; return the folder of its settings."""
+    drop_in = Path.home() / f".config/systemd/user/{name}.d"
+    drop_in.mkdir(parents=True)
+    (drop_in / "quick.conf").write_text("[Service]\nRestartSec=0.1\n")
+    manager.ask("daemon-reload")
+    return drop_in
+
+
+def killed(manager: Manager, name: str) -> None:
+    """Kill what a unit runs, and wait until there is another one."""
+    first = manager.told(name, "MainPID")
+    os.kill(int(first), 9)
+    until(f"another process of {name}", lambda: manager.told(name, "MainPID") not in ("0", first))
+
+
 def test_a_worker_is_installed_drains_and_is_removed(sqlite_url: str, manager: Manager) -> None:
     # Given a pool, and a worker that systemd runs
     use(sqlite_url)
@@ -112,15 +128,9 @@ def test_a_worker_that_dies_is_started_again_and_one_with_wrong_options_is_not(
     use(sqlite_url)
     ok("service", "install", "worker", *HERE, "--", "--slots", "1")
     name = "tokenpool-worker.service"
-    # Systemd waits some seconds before each start; for this test it does not.
-    drop_in = Path.home() / f".config/systemd/user/{name}.d"
-    drop_in.mkdir(parents=True)
-    (drop_in / "quick.conf").write_text("[Service]\nRestartSec=0.1\n")
-    manager.ask("daemon-reload")
     # When it is killed; then there is another one
-    first = manager.told(name, "MainPID")
-    os.kill(int(first), 9)
-    until("another worker", lambda: manager.told(name, "MainPID") not in ("0", first))
+    drop_in = restart_at_once(manager, name)
+    killed(manager, name)
     # When its settings make no sense; then it is tried once
     (drop_in / "wrong.conf").write_text("[Service]\nEnvironment=TOKENPOOL_SLOTS=many TOKENPOOL_LEASE=none\n")
     manager.ask("daemon-reload")
@@ -157,13 +167,8 @@ def test_a_server_is_installed_comes_back_and_stops(sqlite_url: str, manager: Ma
     (told,) = ok("service", "status", "--json").json["services"]
     assert (told["state"], told["boot"], told["pool"]) == ("active", "enabled", sqlite_url)
     # When it dies; then there is another one
-    drop_in = Path.home() / f".config/systemd/user/{name}.d"
-    drop_in.mkdir(parents=True)
-    (drop_in / "quick.conf").write_text("[Service]\nRestartSec=0.1\n")
-    manager.ask("daemon-reload")
-    first = manager.told(name, "MainPID")
-    os.kill(int(first), 9)
-    until("another server", lambda: manager.told(name, "MainPID") not in ("0", first))
+    restart_at_once(manager, name)
+    killed(manager, name)
     until("its answer", lambda: answers(address))
     # When it is stopped, by SIGTERM as systemd does; then that is no failure, and its sessions are kept
     manager.ask("stop", name)
