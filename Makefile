@@ -1,6 +1,8 @@
 # `make help` lists what there is. Nothing here needs more than python3 with venv, make, and (for the demo) a C compiler.
 PYTHON ?= python3
 VENV := .venv
+# How many tests run side by side, in processes with servers of their own; those of chaos have the machine to themselves.
+JOBS ?= 2
 PEERS := build/peers
 
 .DEFAULT_GOAL := help
@@ -29,11 +31,11 @@ GROUPS := docs chaos container cwl functions data launch launch_grid snakemake c
 test: test-core test-docs test-runners test-data test-launch test-server test-chaos  ## run all tests
 
 test-core: venv  ## unit, conformance, acceptance, picas compatibility
-	@began=$$(date +%s); $(VENV)/bin/python -m pytest $(foreach group,$(GROUPS),--ignore=tests/$(group)) \
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest --numprocesses $(JOBS) $(foreach group,$(GROUPS),--ignore=tests/$(group)) \
 		&& echo "core: $$(( $$(date +%s) - began )) s of 480 s"
 
 test-docs: venv  ## the pages and the examples run; lint, format, types, import contracts, the shape of the code
-	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/docs \
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest --numprocesses $(JOBS) tests/docs \
 		&& echo "docs and examples: $$(( $$(date +%s) - began )) s of 240 s"
 
 test-chaos: venv  ## the promise, while workers, servers, lines, clocks and disks fail
@@ -41,19 +43,20 @@ test-chaos: venv  ## the promise, while workers, servers, lines, clocks and disk
 		&& echo "chaos: $$(( $$(date +%s) - began )) s of 600 s"
 
 test-runners: venv  ## containers, CWL workflows, Python functions, with the real engines
-	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/container tests/cwl tests/functions \
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest --numprocesses $(JOBS) tests/container tests/cwl tests/functions \
 		&& echo "runners: $$(( $$(date +%s) - began )) s of 480 s"
 
 test-data: venv  ## inputs, outputs, shared files, with real servers of every kind
-	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/data \
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest --numprocesses $(JOBS) tests/data \
 		&& echo "data: $$(( $$(date +%s) - began )) s of 480 s"
 
 test-launch: venv  ## workers anywhere: real Slurm, ARC, HTCondor, OpenStack, Snakemake
-	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/launch tests/launch_grid tests/snakemake tests/cloud tests/services \
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest --numprocesses $(JOBS) --dist loadscope \
+	    tests/launch tests/launch_grid tests/snakemake tests/cloud tests/services \
 		&& echo "launch: $$(( $$(date +%s) - began )) s of 840 s"
 
 test-server: venv  ## the server: pages in a real browser, both APIs, access, with real clients and proxies
-	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/server tests/browser \
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest --numprocesses $(JOBS) tests/server tests/browser \
 		&& echo "server: $$(( $$(date +%s) - began )) s of 360 s"
 
 OTHER = build/venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -43,12 +44,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.stash[LEFT_OUT][marker] = len(left_out)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """Let ``--dist loadscope`` run whole folders side by side: a folder's tests share servers that start slowly."""
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFolder(LoadScopeScheduling):  # type: ignore[misc, no-any-unimported, unused-ignore]
+        def _split_scope(self, nodeid: str) -> str:
+            return str(Path(nodeid.partition("::")[0]).parent)
+
+    return ByFolder(config, log)
+
+
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     given = os.environ.get("TOKENPOOL_TEST_COUCHDB")
     server = "the server that TOKENPOOL_TEST_COUCHDB names" if given else "pouchdb-server"
     counts = config.stash.get(LEFT_OUT, {})
     left_out = [f"{n} tests left out that need {GIVEN[marker]}" for marker, n in counts.items() if n]
     return [f"CouchDB: {server}", *left_out]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where tests run side by side, each process tells the one that reports."""
+    if hasattr(session.config, "workeroutput") and MISSING in session.config.stash:
+        session.config.workeroutput["missing"] = session.config.stash[MISSING]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if "missing" in getattr(node, "workeroutput", {}):
+        node.config.stash[MISSING] = node.workeroutput["missing"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

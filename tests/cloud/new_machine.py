@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from couch_server import REAL_ENVIRONMENT, Unavailable
+from namespaces import end_namespace
 
 NEEDED = ("cloud-init", "unshare", "chroot", "mount", "losetup", "mkfs.ext4", "runuser")
 #: Of all that cloud-init can do, what our user-data asks for, and the name.
@@ -115,8 +116,7 @@ class NewMachine:
     def kill(self) -> None:
         """Cut its power."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            end_namespace(self._process)
 
     def noted(self) -> list[str]:
         """Return the commands that would have changed the machine, and those of cloud-init that failed."""

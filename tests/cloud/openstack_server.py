@@ -15,6 +15,7 @@ from typing import Any
 import openstack_config
 import urllib3
 from couch_server import REAL_ENVIRONMENT, Unavailable
+from namespaces import end_namespace
 from openstack_config import PASSWORD
 from openstack_venv import ensure_openstack
 
@@ -92,9 +93,7 @@ class OpenStack:
 
     def __exit__(self, *_: object) -> None:
         for daemon in self._daemons.values():
-            daemon.kill()  # all that it started is in its namespace and dies with it
-        for daemon in self._daemons.values():
-            daemon.wait()
+            end_namespace(daemon)
         self._http.clear()
 
     def _start(self, program: str, *words: str, said: str = "", **environ: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
 from condor_root import UID, USER, ensure_root
 from couch_server import REAL_ENVIRONMENT
+from namespaces import end_namespace, first_process
 from slurm_server import PATIENCE, free_ports, until
 
 COMMANDS = ("condor_submit", "condor_q", "condor_rm", "condor_history", "condor_status", "condor_hold")
@@ -123,12 +123,7 @@ class Condor:
 
     def __exit__(self, *_: object) -> None:
         if self._daemon is not None:
-            first = self._first()
-            if first:
-                os.kill(int(first), signal.SIGKILL)  # all others below it end with it
-            else:
-                self._daemon.kill()
-            self._daemon.wait()
+            end_namespace(self._daemon)
 
     def _lives(self) -> bool:
         assert self._daemon is not None
@@ -136,12 +131,8 @@ class Condor:
         return True
 
     def _first(self) -> str:
-        """Return the process that all others of it are below; empty while there is none."""
         assert self._daemon is not None
-        try:
-            return Path(f"/proc/{self._daemon.pid}/task/{self._daemon.pid}/children").read_text().strip()
-        except OSError:
-            return ""
+        return first_process(self._daemon)
 
     def _install(self) -> None:
         """Make the commands that enter the root, and go to where they were called."""
