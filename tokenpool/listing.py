@@ -16,8 +16,9 @@ from .backends.slices import Slice, ids_from, lists_batches, slice_of
 from .errors import BadInput
 from .selectors import parse_time
 
-#: Documents looked through for one page, and seconds after which no more are asked for.
-LOOKED_THROUGH, PATIENCE = 5_000, 0.1
+#: Documents looked through for one page at most; seconds after which it ends sooner, and documents before which it does
+#: not: a small pool is looked through whole, also where each question takes long.
+LOOKED_THROUGH, PATIENCE, AT_LEAST = 5_000, 0.06, 1_000
 #: Documents read at once while they are looked through.
 CHUNK = 250
 #: More tokens than this are not sorted: they are listed in the order of the store.
@@ -141,7 +142,8 @@ class _Budget:
     @property
     def over(self) -> bool:
         """No more is to be read."""
-        return self.searched >= LOOKED_THROUGH or time.monotonic() > self._ends
+        late = self.searched >= AT_LEAST and time.monotonic() > self._ends
+        return late or self.searched >= LOOKED_THROUGH
 
 
 def _walk(

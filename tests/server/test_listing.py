@@ -132,6 +132,24 @@ def test_a_page_looks_through_a_bounded_number_of_tokens(campaign: Pool, monkeyp
     assert [doc["_id"] for each in found for doc in each.tokens] == ["t089"]
 
 
+def test_a_page_that_takes_long_ends_early_but_never_for_a_small_pool(
+    campaign: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a store that is so slow that a page is late at once
+    monkeypatch.setattr(listing, "CHUNK", 5)
+    monkeypatch.setattr(listing, "PATIENCE", 0)
+
+    # Then a small pool is looked through whole
+    (whole,) = pages(campaign, Filter(text="echo 89"), 50)
+    assert [doc["_id"] for doc in whole.tokens] == ["t089"]
+
+    # And of a larger one each page looks through the least, and the next goes on
+    monkeypatch.setattr(listing, "AT_LEAST", 20)
+    found = list(pages(campaign, Filter(text="echo 89"), 50))
+    assert [each.searched for each in found[:-1]] == [20] * (len(found) - 1)
+    assert [doc["_id"] for each in found for doc in each.tokens] == ["t089"]
+
+
 def test_tokens_that_are_deleted_between_two_pages_hide_no_others(campaign: Pool) -> None:
     # Given the first page
     first = page(campaign.backend, Filter(states=("todo",)), "", 10)
