@@ -1,7 +1,8 @@
 # `make help` lists what there is. Nothing here needs more than python3 with venv, make, and (for the demo) a C compiler.
 PYTHON ?= python3
 VENV := .venv
-# How many tests run side by side, in processes with servers of their own; those of chaos have the machine to themselves.
+# How many tests run side by side, in processes with servers of their own; chaos and the stores
+# of data, whose silence is measured, have the machine to themselves.
 JOBS ?= 2
 PEERS := build/peers
 
@@ -47,7 +48,7 @@ test-runners: venv  ## containers, CWL workflows, Python functions, with the rea
 		&& echo "runners: $$(( $$(date +%s) - began )) s of 480 s"
 
 test-data: venv  ## inputs, outputs, shared files, with real servers of every kind
-	@began=$$(date +%s); $(VENV)/bin/python -m pytest --numprocesses $(JOBS) tests/data \
+	@began=$$(date +%s); $(VENV)/bin/python -m pytest tests/data \
 		&& echo "data: $$(( $$(date +%s) - began )) s of 480 s"
 
 test-launch: venv  ## workers anywhere: real Slurm, ARC, HTCondor, OpenStack, Snakemake
