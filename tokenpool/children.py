@@ -141,7 +141,7 @@ class Supervisor:
         self._base = base or {}
         self._keys = itertools.count(1)
         self._id = uuid.uuid4().hex
-        self._guards: dict[int, str] = {}
+        self._guards: dict[str, int] = {}
         self._width = 1
         self._closed = False
         self._link: Link | None = None
@@ -251,17 +251,20 @@ class Supervisor:
         if self._link is not None:
             self._link.push()
 
-    def guard(self, pid: int, mark: str = "") -> None:
-        """Have the tree and group of `pid`, and all with `mark` (``NAME=value``) in their environment, end with us."""
-        link = self._connected()
-        self._guards[pid] = mark
-        link.send({"do": "guard", "pid": pid, "mark": mark})
+    def guard(self, mark: str, pid: int = 0) -> None:
+        """Have all with `mark` (``NAME=value``) in their environment, and the tree and group of `pid`, end with us.
 
-    def unguard(self, pid: int) -> None:
-        """Forget a guarded process."""
-        self._guards.pop(pid, None)
+        Said before the process is started, and again with its pid, there is no moment without a guard.
+        """
+        link = self._connected()
+        self._guards[mark] = pid
+        link.send({"do": "guard", "mark": mark, "pid": pid})
+
+    def unguard(self, mark: str) -> None:
+        """Forget what is guarded by this mark."""
+        self._guards.pop(mark, None)
         if self._link is not None:
-            self._link.send({"do": "unguard", "pid": pid})
+            self._link.send({"do": "unguard", "mark": mark})
 
     def close(self) -> None:
         """Kill whatever still runs, wait until it is gone, and end the supervisor; for good."""
@@ -279,8 +282,8 @@ class Supervisor:
                 self._link = Link()
                 self._link.send({"do": "base", "env": dict(self._base)}, more=True)
                 self._link.send({"do": "width", "n": self._width})
-                for pid, mark in list(self._guards.items()):
-                    self._link.send({"do": "guard", "pid": pid, "mark": mark})
+                for mark, pid in list(self._guards.items()):
+                    self._link.send({"do": "guard", "mark": mark, "pid": pid})
             return self._link
 
 

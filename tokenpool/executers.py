@@ -101,13 +101,13 @@ class ProcessGroups:
         name, _, value = group.mark.partition("=")
         try:
             if self._supervisor is not None:
-                # Started before the process that it is to guard: afterwards, there would be 20 ms without a guard.
-                assert self._supervisor.pid
+                # Told before there is a process: this one may be killed before it can say which one it started.
+                self._supervisor.guard(group.mark)
             group.proc.__init__(  # type: ignore[misc]
                 args, env={**os.environ, name: value}, start_new_session=True, **options
             )
             if self._supervisor is not None:
-                self._supervisor.guard(group.pid, group.mark)
+                self._supervisor.guard(group.mark, group.pid)
             if group.dead_at is not None:  # told to end while it was being started
                 group.signal(signal.SIGTERM if group.dead_at > time.monotonic() else signal.SIGKILL)
             yield group.proc
@@ -119,8 +119,8 @@ class ProcessGroups:
             if group.pid:
                 with group.proc:  # closes its pipes and waits for it
                     pass
-                if self._supervisor is not None:
-                    self._supervisor.unguard(group.pid)
+            if self._supervisor is not None:
+                self._supervisor.unguard(group.mark)
 
 
 _watching: ContextVar[ProcessGroups | None] = ContextVar("tokenpool_watching", default=None)

@@ -11,7 +11,7 @@ timeout grace queued tell                                   and then ``exited`` 
 cpus (numbers; paths; output is appended; queued: waits     cpu_seconds max_rss_mb killed timed_out; ``dropped`` key:
 for its turn; tell: ``started`` at once, else if it lasts)  it was told to end before its turn came
 ``signal`` key signum, ``kill`` key grace (s)               both reach the whole tree of the key
-``guard`` pid mark, ``unguard`` pid                         somebody else's process, killed if the worker dies
+``guard`` mark pid (0: about to start), ``unguard`` mark    somebody else's process, killed if the worker dies
 ==========================================================  =====================================================
 
 At the end of its input, or of the worker, it kills every process below itself and exits.
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # importing typing would double the start-up time
     from typing import Any
 
 GIVE_UP = 5.0  # s; what survives SIGKILL this long (stuck in the kernel, or another user's) is not waited for
+NEWBORN = 1.0  # s that a process which the worker was about to start may take until it bears its mark
 AGAIN = 0.05  # s between two looks at something that was killed and is still there
 LAZY = 0.02  # s that news may wait for more while the queue keeps the slots busy: each message wakes the worker
 PR_SET_CHILD_SUBREAPER = 36
@@ -84,7 +85,7 @@ class Warden:
         self.mains: dict[int, Run] = {}  # runs whose main process lives, by its pid
         self.due: dict[str, Run] = {}  # runs to look at again: to be killed, or ended with something left
         self.strays: dict[int, set[str]] = {}  # processes re-parented to us, and the runs they may be of
-        self.guards: dict[int, tuple[int, str]] = {}  # others' processes: birth and mark
+        self.guards: dict[str, tuple[int, int]] = {}  # others' processes by their mark: pid (0: not known yet), birth
         self.timed: dict[str, Run] = {}  # runs that have a timeout
         self.queue: dict[str, dict[str, Any]] = {}  # requests that wait for their turn, by key
         self.width, self.busy = 1, 0  # queued runs that may go on, and do
@@ -189,9 +190,9 @@ class Warden:
             del self.queue[request["key"]]
             self.events.append({"event": "dropped", "key": request["key"]})
         elif do == "guard":
-            self.guards[request["pid"]] = (birth(request["pid"]), request["mark"])
+            self.guards[request["mark"]] = (request["pid"], birth(request["pid"]))
         elif do == "unguard":
-            self.guards.pop(request["pid"], None)
+            self.guards.pop(request["mark"], None)
         elif do == "signal" and run:
             self.hit(run, request["signum"])
         elif do == "kill" and run:
@@ -300,9 +301,9 @@ class Warden:
     def end(self) -> None:
         """Kill all that the worker had, and return when nothing is left."""
         pause = 0.001
+        until = time.monotonic() + NEWBORN
         while True:
-            guarded = [(pid, mark) for pid, (born, mark) in self.guards.items() if birth(pid) in (0, born)]
-            busy = [pid for pid, mark in guarded if hunt([pid], mark, signal.SIGKILL)]
+            busy = [pid for mark, (pid, born) in self.guards.items() if self.strike(mark, pid, born, until)]
             send(family(os.getpid())[1:], signal.SIGKILL)
             send([] if HAS_PROC else self.mains, signal.SIGKILL, os.killpg)
             try:
@@ -313,6 +314,12 @@ class Warden:
                     return
             time.sleep(pause)
             pause = min(2 * pause, 0.2)
+
+    def strike(self, mark: str, pid: int, born: int, until: float) -> bool:
+        """Kill what was guarded; tell whether any of it was alive, or may still appear."""
+        leaders = [pid] if pid and birth(pid) in (0, born) else []
+        alive = hunt(leaders, mark, signal.SIGKILL)
+        return alive or (not pid and HAS_PROC and time.monotonic() < until)
 
 
 def become_subreaper() -> None:

@@ -206,8 +206,23 @@ with watching(supervisor):
 
 
 @LINUX
+def test_a_worker_killed_while_it_starts_a_process_takes_that_too(tmp_path: Path) -> None:
+    # Given a worker that has started what it said it would, and not come to say which process that is
+    then = "supervisor.guard('MARK=young'); young = subprocess.Popen(['sleep', '600'], env={'MARK': 'young'})\n"
+    then += "print(young.pid, flush=True); sys.stdin.read()"
+    with worker(tmp_path, then) as (process, pids):
+        assert process.stdout is not None
+        young = int(process.stdout.readline())
+        # When it is killed
+        process.kill()
+        # Then the process ends with it
+        until(lambda: gone([*pids, young]))
+
+
+@LINUX
 def test_what_is_no_longer_guarded_is_left_alone(tmp_path: Path) -> None:
-    then = "mine = subprocess.Popen(['sleep', '600']); supervisor.guard(mine.pid); supervisor.unguard(mine.pid)\n"
+    then = "mine = subprocess.Popen(['sleep', '600'], env={'MARK': 'mine'})\n"
+    then += "supervisor.guard('MARK=mine', mine.pid); supervisor.unguard('MARK=mine')\n"
     then += "print(mine.pid, flush=True); sys.stdin.read()"
     with worker(tmp_path, then) as (process, pids):
         assert process.stdout is not None
