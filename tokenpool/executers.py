@@ -26,6 +26,8 @@ Args = Union[str, Sequence[str]]
 
 #: The environment variable that marks what `execute` started, so that whatever hides from its tree is found.
 GROUP = "TOKENPOOL_GROUP"
+#: Seconds after which a wait for a command ends, to see whether a signal came.
+LOOK_UP = 1.0
 
 
 class _Group:
@@ -148,8 +150,17 @@ def execute(args: Args, shell: bool = False) -> tuple[subprocess.Popen[bytes], i
     """
     groups = _watching.get() or ProcessGroups()
     with groups.open(args, shell=shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as proc:
-        stdout, stderr = proc.communicate()
+        stdout, stderr = _communicate(proc)
     return proc, proc.returncode, stdout, stderr
+
+
+def _communicate(proc: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """Read to the end, never in one endless wait: a signal that comes just before a wait does not interrupt it."""
+    while True:
+        try:
+            return proc.communicate(timeout=LOOK_UP)
+        except subprocess.TimeoutExpired:
+            pass  # what was read so far is kept
 
 
 def execute_old(cmd: str) -> int:

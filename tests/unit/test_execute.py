@@ -6,6 +6,7 @@ import contextvars
 import os
 import signal
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,6 +101,34 @@ def test_a_signal_handler_may_end_it_and_leave(tmp_path: Path, monkeypatch: pyte
         signal.signal(signal.SIGUSR2, before)
     assert len(pids) == 1
     assert not alive(pids[0])
+
+
+@LINUX
+def test_a_signal_that_interrupts_no_wait_is_heard_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    def elsewhere() -> None:
+        until((tmp_path / "ready").exists)
+        # A signal that another thread takes leaves the wait as it is, as does one that comes just before the wait.
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
+
+    # Given a script whose handler leaves
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        # When the signal comes while it waits for a command that never ends
+        with watching(), ThreadPoolExecutor(1) as pool:
+            sent = pool.submit(elsewhere)
+            # Then it leaves
+            with pytest.raises(Interrupted):
+                execute(DEAF, shell=True)
+            sent.result()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 @LINUX
