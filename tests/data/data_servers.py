@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import json
-import logging
 import os
 import shutil
 import socket
@@ -22,7 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -273,34 +271,15 @@ def ftps_files(folder: Path) -> Iterator[Server]:
 def ftp_files(folder: Path, tls: Path | None = None) -> Iterator[Server]:
     """An FTP server; its folder /forbidden may be looked at, and nothing else."""
     _library("pyftpdlib", "pyftpdlib")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of the standard library's old event loop
-        from pyftpdlib.authorizers import DummyAuthorizer
-        from pyftpdlib.handlers import FTPHandler, TLS_FTPHandler
-        from pyftpdlib.servers import ThreadedFTPServer
-
     for name in ("all", "all/files", "all/forbidden"):
         (folder / name).mkdir()
     (folder / "all" / "forbidden" / "x").write_bytes(b"x")
-    authorizer = DummyAuthorizer()
-    authorizer.add_user(USER, PASSWORD, str(folder / "all"), perm="elradfmwMT")
-    authorizer.override_perm(USER, str(folder / "all" / "forbidden"), "el", recursive=True)
-    ports = free_ports(12)
-    settings = {"authorizer": authorizer, "passive_ports": ports, "use_sendfile": False, "auth_failed_timeout": 0}
-    if tls:
-        settings |= {"certfile": str(tls), "tls_control_required": True, "tls_data_required": True}
-    handler = type("Handler", (TLS_FTPHandler if tls else FTPHandler,), settings)
-    with _quiet_logs("pyftpdlib"):
-        server = ThreadedFTPServer(("127.0.0.1", 0), handler)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"timeout": 0.02}, daemon=True)
-        thread.start()
-        port = server.socket.getsockname()[1]
-        try:
-            options = {"username": USER, "password": PASSWORD}
-            yield Server(f"ftp://127.0.0.1:{port}/files", options, {}, port, tuple(ports), folder / "all" / "files")
-        finally:
-            server.close_all()
-            thread.join(5)
+    port, *more = free_ports(13)
+    program = Path(__file__).with_name("ftp_program.py")
+    command = [sys.executable, str(program), USER, PASSWORD, str(port), ",".join(map(str, more)), str(folder / "all")]
+    with _running([*command, *([str(tls)] if tls else [])], folder / "ftp.log", port):
+        options = {"username": USER, "password": PASSWORD}
+        yield Server(f"ftp://127.0.0.1:{port}/files", options, {}, port, tuple(more), folder / "all" / "files")
 
 
 # --- SFTP --------------------------------------------------------------------------------------------------------------
@@ -423,14 +402,3 @@ def _library(name: str, package: str) -> None:
         found = None
     if found is None:
         raise Missing(f"no {name}: pip install '{package}'")
-
-
-@contextlib.contextmanager
-def _quiet_logs(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
