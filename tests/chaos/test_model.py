@@ -38,6 +38,8 @@ from tokenpool.util import timestamp
 #: Seconds of a lease by the clock of this test, which moves only where the test says so. No thread renews meanwhile.
 LEASE = 1e6
 WORKERS = ("anna", "bert", "cleo")
+#: Steps without which a search has shown nothing.
+NEEDED = {"claim", "finish", "expire", "cancel"}
 
 
 class Clock:
@@ -280,11 +282,14 @@ def test_both_backends_do_as_the_model(bench: Bench, scale: Scale, report: Calla
         max_examples=scale.tokens // (2 if bench.server is None else 10), stateful_step_count=40, deadline=None,
         database=None, suppress_health_check=list(HealthCheck), print_blob=True,
     )  # fmt: skip
-    run_state_machine_as_test(bench.machine, settings=wanted)
+    # Twenty pools, all that there is time for on a server, may by chance leave a step out: then there are some more.
+    for _ in range(5):
+        run_state_machine_as_test(bench.machine, settings=wanted)
+        if set(bench.steps) >= NEEDED:
+            break
     late = bench.steps["late result"]
     report(Figures("", notes=f"{bench.pools} pools, {sum(bench.steps.values())} steps, {late} late results"))
-    # Twenty random pools, all that a server has time for, may leave one of the steps out.
-    assert ({"claim", "finish", "expire", "cancel"} if bench.server is None else {"claim"}) <= set(bench.steps)
+    assert set(bench.steps) >= NEEDED
 
 
 #: Interleavings that broke an earlier engine, or a simpler one.
